@@ -1,0 +1,5 @@
+//! Pure byte formats: bytes in, values out. No I/O, no clock, no knowledge of any provider.
+
+pub mod http1;
+pub mod json;
+pub mod sse;
