@@ -1,0 +1,73 @@
+//! A connection as HTTP sees it: plain or TLS, same calls.
+//!
+//! Methods take `&self`: a relay waits for its client's end while it sends to it. TLS keeps its state in cells and never holds
+//! a borrow across an await.
+
+use crate::net::page::Page;
+use crate::net::send::SendList;
+use crate::net::stream::{Received, Stream};
+use std::io;
+
+/// A connection.
+pub enum Conn {
+    Plain(Stream),
+}
+
+impl Conn {
+    /// Ends when `try_recv` may find something. May be dropped while it waits.
+    pub async fn readable(&self) -> io::Result<()> {
+        match self {
+            Conn::Plain(stream) => stream.readable().await,
+        }
+    }
+
+    /// Appends what is there to `page` without waiting.
+    pub fn try_recv(&self, page: &mut Page) -> io::Result<Received> {
+        match self {
+            Conn::Plain(stream) => stream.try_recv(page),
+        }
+    }
+
+    /// Waits for bytes and appends them: how many; 0 at the end or where the page is full. May be dropped while it waits.
+    pub async fn recv(&self, page: &mut Page) -> io::Result<usize> {
+        if page.room() == 0 {
+            return Ok(0);
+        }
+        loop {
+            self.readable().await?;
+            match self.try_recv(page)? {
+                Received::Bytes(n) => return Ok(n),
+                Received::End => return Ok(0),
+                Received::Nothing => {}
+            }
+        }
+    }
+
+    /// Looks whether the peer is still there: its bytes are waiting, it has ended, or nothing.
+    pub fn try_peek(&self) -> io::Result<Received> {
+        match self {
+            Conn::Plain(stream) => stream.try_peek(),
+        }
+    }
+
+    /// Sends the whole list. A send that is dropped half-way leaves the connection unusable.
+    pub async fn send(&self, list: SendList) -> io::Result<()> {
+        match self {
+            Conn::Plain(stream) => stream.send(list).await,
+        }
+    }
+
+    /// Says goodbye: for TLS its closing alert, then the end of sending.
+    pub async fn shutdown(&self) {
+        match self {
+            Conn::Plain(stream) => stream.shutdown_send(),
+        }
+    }
+
+    /// Makes closing this connection a reset, so that the peer cannot take a cut for an end.
+    pub fn reset_on_close(&self) {
+        match self {
+            Conn::Plain(stream) => stream.reset_on_close(),
+        }
+    }
+}

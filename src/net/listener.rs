@@ -1,0 +1,66 @@
+//! Listening sockets: one per worker and address, `SO_REUSEPORT`, so that the kernel spreads connections over workers.
+//!
+//! TCP_NODELAY is set on the listening socket and inherited by what it accepts, which saves a call per connection.
+//! Errors: an address that is in use or not ours, named with the address.
+
+use crate::net::stream::Stream;
+use crate::net::{kernel, memory, runtime};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+/// Connections that may wait to be accepted (the kernel caps it at net.core.somaxconn).
+const BACKLOG: i32 = 4096;
+
+/// Binds and listens on a kernel socket; done before the workers start, so that a busy port is a start-up error.
+pub fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&fd, true)?;
+    sockopt::set_socket_reuseport(&fd, true)?;
+    sockopt::set_tcp_nodelay(&fd, true)?;
+    rustix::net::bind(&fd, &address)?;
+    rustix::net::listen(&fd, BACKLOG)?;
+    Ok(fd)
+}
+
+/// A listener of this worker.
+pub enum Listener {
+    Kernel(kernel::Listener),
+    Memory(memory::Listener),
+}
+
+/// A connection that has just been accepted.
+pub struct Accepted {
+    pub stream: Stream,
+    pub peer: SocketAddr,
+}
+
+impl Listener {
+    /// Takes over a socket that `bind` made.
+    pub fn from_bound(fd: OwnedFd) -> io::Result<Listener> {
+        kernel::Listener::new(fd).map(Listener::Kernel)
+    }
+
+    /// Listens in the simulation.
+    pub fn in_memory(address: SocketAddr) -> io::Result<Listener> {
+        debug_assert!(runtime::is_memory());
+        memory::listen(address).map(Listener::Memory)
+    }
+
+    /// The next connection. May be dropped while it waits; no connection is lost or leaked by it.
+    pub async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Listener::Kernel(listener) => {
+                let (socket, peer) = listener.accept().await?;
+                Ok(Accepted { stream: Stream::Kernel(socket), peer })
+            }
+            Listener::Memory(listener) => {
+                let (socket, peer) = listener.accept().await?;
+                Ok(Accepted { stream: Stream::Memory(socket), peer })
+            }
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Rented buffers: a `Page` is filled by reads, `Slice`s of it are sent; the last holder gives it back.
+//!
+//! Shape: `Page::rent` takes 16 KiB from the thread's pool; a read appends to it; `Page::slice` makes read-only views
+//! that share it without a copy. When page and slices are gone the memory returns to the pool of the thread.
+//! Limits: the pool keeps at most `POOL_PAGES_MAX` pages, and `trim_pool` gives back what has not been in use lately, so memory
+//! decays after load. `Page::with_room` makes a page of any size outside the pool (bodies that are collected whole).
+//! Not `Send`: a page belongs to its worker.
+
+#![allow(unsafe_code)]
+
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::ops::{Deref, Range};
+use std::rc::Rc;
+
+/// Bytes in a pooled page: one TLS record fits.
+pub const PAGE_BYTES: usize = 16 * 1024;
+
+/// Pages that a thread keeps for reuse (16 MiB).
+const POOL_PAGES_MAX: usize = 1024;
+
+/// A buffer with one owner who may append; what is filled never changes.
+pub struct Page {
+    block: Handle,
+    filled: usize,
+}
+
+impl Page {
+    /// An empty page of `PAGE_BYTES` from the pool.
+    pub fn rent() -> Page {
+        let reused = POOL.try_with(|pool| {
+            let mut pool = pool.borrow_mut();
+            let block = pool.free.pop();
+            pool.low_water = pool.low_water.min(pool.free.len());
+            block
+        });
+        let block = reused.ok().flatten().unwrap_or_else(|| Block::new(PAGE_BYTES));
+        RENTED.set(RENTED.get() + 1);
+        Page { block: Handle(ManuallyDrop::new(block)), filled: 0 }
+    }
+
+    /// An empty page with room for `bytes`, outside the pool.
+    pub fn with_room(bytes: usize) -> Page {
+        let bytes = if bytes == PAGE_BYTES { bytes + 1 } else { bytes };
+        Page { block: Handle(ManuallyDrop::new(Block::new(bytes))), filled: 0 }
+    }
+
+    /// What was filled so far.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the first `filled` bytes are initialised and nobody writes them again while the block lives.
+        unsafe { std::slice::from_raw_parts(self.block.start(), self.filled) }
+    }
+
+    /// Bytes that still fit.
+    pub fn room(&self) -> usize {
+        self.block.0.bytes.len() - self.filled
+    }
+
+    /// The unfilled rest, to be written from its start; `advance` then says how much was.
+    pub fn spare(&mut self) -> &mut [MaybeUninit<u8>] {
+        // SAFETY: slices end at or before `filled`, and only this owner reaches beyond it.
+        unsafe {
+            let rest = self.block.start().add(self.filled).cast_mut().cast();
+            std::slice::from_raw_parts_mut(rest, self.block.0.bytes.len() - self.filled)
+        }
+    }
+
+    /// Counts `n` bytes of `spare` as filled.
+    ///
+    /// # Safety
+    /// The first `n` bytes of `spare` have been written.
+    pub unsafe fn advance(&mut self, n: usize) {
+        debug_assert!(n <= self.room());
+        self.filled += n;
+    }
+
+    /// Appends as much of `bytes` as fits and says how much that was.
+    pub fn append(&mut self, bytes: &[u8]) -> usize {
+        let n = bytes.len().min(self.room());
+        for (place, byte) in self.spare()[..n].iter_mut().zip(bytes) {
+            place.write(*byte);
+        }
+        // SAFETY: the loop wrote `n` bytes.
+        unsafe { self.advance(n) };
+        n
+    }
+
+    /// A read-only view of a part of what was filled; a range beyond that is cut to it.
+    pub fn slice(&self, range: Range<usize>) -> Slice {
+        let end = range.end.min(self.filled);
+        Slice { block: self.block.share(), start: range.start.min(end), end }
+    }
+
+    /// Forgets what was filled, where no slice refers to it; false (and nothing done) otherwise.
+    pub fn clear(&mut self) -> bool {
+        let alone = Rc::strong_count(&self.block.0) == 1;
+        if alone {
+            self.filled = 0;
+        }
+        alone
+    }
+}
+
+/// A read-only part of a page. Cheap to clone; keeps the page's memory alive.
+#[derive(Clone)]
+pub struct Slice {
+    block: Handle,
+    start: usize,
+    end: usize,
+}
+
+impl Slice {
+    /// A part of this slice; a range beyond it is cut to it.
+    pub fn slice(&self, range: Range<usize>) -> Slice {
+        let end = (self.start + range.end).min(self.end);
+        Slice { block: self.block.share(), start: (self.start + range.start).min(end), end }
+    }
+
+    /// Makes this slice longer where `next` follows it in the same page; false (and nothing done) otherwise.
+    pub fn join(&mut self, next: &Slice) -> bool {
+        let follows = Rc::ptr_eq(&self.block.0, &next.block.0) && self.end == next.start;
+        if follows {
+            self.end = next.end;
+        }
+        follows
+    }
+}
+
+impl Deref for Slice {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `Page::slice` made the range lie within what was filled, and filled bytes do not change.
+        unsafe { std::slice::from_raw_parts(self.block.start().add(self.start), self.end - self.start) }
+    }
+}
+
+/// Gives back pages that stood unused in this thread's pool since the last call. Call it every few seconds.
+pub fn trim_pool() {
+    POOL.with_borrow_mut(|pool| {
+        let keep = pool.free.len() - pool.low_water.min(pool.free.len()).div_ceil(2);
+        pool.free.truncate(keep);
+        pool.free.shrink_to(keep);
+        pool.low_water = pool.free.len();
+    });
+}
+
+/// Pages of this thread that are rented out (pooled size only). Tests use it to show that nothing leaks.
+pub fn rented_pages() -> usize {
+    RENTED.get()
+}
+
+struct Block {
+    bytes: Box<[UnsafeCell<MaybeUninit<u8>>]>,
+}
+
+impl Block {
+    fn new(bytes: usize) -> Rc<Block> {
+        let mut place = Vec::with_capacity(bytes);
+        // SAFETY: the elements may be uninitialised, so `capacity` of them exist as soon as the memory does.
+        unsafe { place.set_len(bytes) };
+        Rc::new(Block { bytes: place.into_boxed_slice() })
+    }
+}
+
+/// A counted reference to a block that puts it back into the pool when it was the last one.
+struct Handle(ManuallyDrop<Rc<Block>>);
+
+impl Handle {
+    fn share(&self) -> Handle {
+        Handle(ManuallyDrop::new(Rc::clone(&self.0)))
+    }
+
+    fn start(&self) -> *const u8 {
+        self.0.bytes.as_ptr().cast()
+    }
+}
+
+impl Clone for Handle {
+    fn clone(&self) -> Handle {
+        self.share()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: taken once, here, and not used afterwards.
+        let block = unsafe { ManuallyDrop::take(&mut self.0) };
+        if Rc::strong_count(&block) > 1 || block.bytes.len() != PAGE_BYTES {
+            return;
+        }
+        RENTED.set(RENTED.get().saturating_sub(1));
+        // A thread that is ending has no pool any more: the block is freed.
+        let _ = POOL.try_with(|pool| {
+            let mut pool = pool.borrow_mut();
+            if pool.free.len() < POOL_PAGES_MAX {
+                pool.free.push(block);
+            }
+        });
+    }
+}
+
+struct Pool {
+    free: Vec<Rc<Block>>,
+    /// The least that `free` held since the last trim: so many pages were not needed.
+    low_water: usize,
+}
+
+thread_local! {
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { free: Vec::new(), low_water: 0 }) };
+    static RENTED: Cell<usize> = const { Cell::new(0) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PAGE_BYTES, Page, rented_pages, trim_pool};
+
+    #[test]
+    fn a_slice_outlives_its_page_and_the_page_goes_back_with_the_last_of_them() {
+        let mut page = Page::rent();
+        page.append(b"hello world");
+        let slice = page.slice(6..11);
+        let before = rented_pages();
+        drop(page);
+        assert_eq!(&*slice, b"world");
+        assert_eq!(rented_pages(), before);
+        drop(slice);
+        assert_eq!(rented_pages(), before - 1);
+    }
+
+    #[test]
+    fn appending_goes_on_while_slices_of_the_filled_part_live() {
+        let mut page = Page::rent();
+        page.append(b"abc");
+        let first = page.slice(0..3);
+        page.append(b"def");
+        assert!(!page.clear());
+        assert_eq!((&*first, page.bytes()), (&b"abc"[..], &b"abcdef"[..]));
+        drop(first);
+        assert!(page.clear());
+        assert_eq!(page.room(), PAGE_BYTES);
+    }
+
+    #[test]
+    fn ranges_beyond_what_is_filled_are_cut() {
+        let mut page = Page::with_room(4);
+        assert_eq!(page.append(b"abcdef"), 4);
+        assert_eq!(&*page.slice(2..9), b"cd");
+        assert_eq!(&*page.slice(7..9), b"");
+        assert_eq!(&*page.slice(0..4).slice(1..3), b"bc");
+    }
+
+    #[test]
+    fn neighbouring_slices_join_and_others_do_not() {
+        let mut page = Page::rent();
+        page.append(b"abcdef");
+        let mut first = page.slice(0..2);
+        assert!(first.join(&page.slice(2..4)));
+        assert!(!first.join(&page.slice(5..6)));
+        assert_eq!(&*first, b"abcd");
+    }
+
+    #[test]
+    fn the_pool_shrinks_when_its_pages_stay_unused() {
+        let pages: Vec<Page> = (0..8).map(|_| Page::rent()).collect();
+        drop(pages);
+        for _ in 0..10 {
+            trim_pool();
+        }
+        super::POOL.with_borrow(|pool| assert!(pool.free.len() <= 1, "{} kept", pool.free.len()));
+    }
+}

@@ -1,0 +1,230 @@
+//! What is to be sent, as a list of pieces in order: own small bytes (framing, heads) and slices that are not copied.
+//!
+//! Shape: push pieces, hand the list to `Conn::send`, which takes it. The kernel gathers the pieces (one `iovec` each).
+//! Neighbouring slices of one page become one piece. The storage of a list is reused by the thread.
+//! Limit: `PIECES_MAX` pieces a list (the kernel's IOV_MAX is 1,024); `is_full` tells before.
+
+#![allow(unsafe_code)]
+
+use crate::net::page::Slice;
+use bytes::Bytes;
+use std::cell::RefCell;
+use std::mem::ManuallyDrop;
+use std::ops::Range;
+
+/// Pieces that one list takes.
+pub const PIECES_MAX: usize = 256;
+
+/// Bytes to send, in order.
+pub struct SendList {
+    inner: ManuallyDrop<Box<Inner>>,
+}
+
+impl SendList {
+    /// An empty list.
+    pub fn new() -> SendList {
+        let reused = SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten();
+        SendList { inner: ManuallyDrop::new(reused.unwrap_or_default()) }
+    }
+
+    /// Appends a copy of `bytes`: for framing and heads, not for bodies.
+    pub fn push_copy(&mut self, bytes: &[u8]) {
+        self.push_with(|own| own.extend_from_slice(bytes));
+    }
+
+    /// Appends what `write` appends to the list's own storage.
+    pub fn push_with(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.inner.own.len();
+        write(&mut self.inner.own);
+        let end = self.inner.own.len();
+        self.inner.len += end - start;
+        match self.inner.pieces.last_mut() {
+            Some(Piece::Own(last)) if last.end == start => last.end = end,
+            _ if start == end => {}
+            _ => self.inner.pieces.push(Piece::Own(start..end)),
+        }
+    }
+
+    /// Appends a slice without copying it.
+    pub fn push_slice(&mut self, slice: Slice) {
+        if slice.is_empty() {
+            return;
+        }
+        self.inner.len += slice.len();
+        if let Some(Piece::Slice(last)) = self.inner.pieces.last_mut()
+            && last.join(&slice)
+        {
+            return;
+        }
+        self.inner.pieces.push(Piece::Slice(slice));
+    }
+
+    /// Appends shared bytes without copying them.
+    pub fn push_bytes(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.inner.len += bytes.len();
+            self.inner.pieces.push(Piece::Bytes(bytes));
+        }
+    }
+
+    /// Appends static bytes without copying them.
+    pub fn push_static(&mut self, bytes: &'static [u8]) {
+        self.push_bytes(Bytes::from_static(bytes));
+    }
+
+    /// Bytes in all pieces.
+    pub fn len(&self) -> usize {
+        self.inner.len
+    }
+
+    /// Nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.inner.len == 0
+    }
+
+    /// No further slice should be pushed before this list is sent.
+    pub fn is_full(&self) -> bool {
+        // Room for the framing that closes what was pushed.
+        self.inner.pieces.len() >= PIECES_MAX - 4
+    }
+
+    /// The pieces in order.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.inner.pieces.iter().map(|piece| piece.bytes(&self.inner.own))
+    }
+
+    /// Builds the kernel's view of what is left after `sent` bytes.
+    pub(in crate::net) fn gather(&mut self, sent: usize) {
+        let Inner { own, pieces, iov, .. } = &mut **self.inner;
+        iov.clear();
+        let mut skip = sent;
+        for piece in pieces.iter() {
+            let bytes = piece.bytes(own);
+            let rest = bytes.get(skip..).unwrap_or_default();
+            skip = skip.saturating_sub(bytes.len());
+            if !rest.is_empty() {
+                iov.push(libc::iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: rest.len() });
+            }
+        }
+        iov.truncate(1024);
+    }
+
+    /// Pieces in the kernel's view.
+    pub(in crate::net) fn gathered(&self) -> usize {
+        self.inner.iov.len()
+    }
+}
+
+impl Default for SendList {
+    fn default() -> SendList {
+        SendList::new()
+    }
+}
+
+impl Drop for SendList {
+    fn drop(&mut self) {
+        // SAFETY: taken once, here, and not used afterwards.
+        let mut inner = unsafe { ManuallyDrop::take(&mut self.inner) };
+        inner.pieces.clear();
+        inner.iov.clear();
+        inner.own.clear();
+        inner.len = 0;
+        if inner.own.capacity() <= OWN_BYTES_KEPT {
+            let _ = SPARE.try_with(|spare| {
+                let mut spare = spare.borrow_mut();
+                if spare.len() < LISTS_KEPT {
+                    spare.push(inner);
+                }
+            });
+        }
+    }
+}
+
+// SAFETY: `gather` fills `iov` with addresses of bytes that the list owns or shares: its own storage (heap, not touched while
+// the runtime owns the list), pages (kept alive by the slice) and `Bytes`. Moving the list moves a box only.
+unsafe impl monoio::buf::IoVecBuf for SendList {
+    fn read_iovec_ptr(&self) -> *const libc::iovec {
+        self.inner.iov.as_ptr()
+    }
+
+    fn read_iovec_len(&self) -> usize {
+        self.inner.iov.len()
+    }
+}
+
+// SAFETY: as above, for a list that was gathered into exactly one piece.
+unsafe impl monoio::buf::IoBuf for SendList {
+    fn read_ptr(&self) -> *const u8 {
+        self.inner.iov.first().map_or(std::ptr::null(), |first| first.iov_base.cast())
+    }
+
+    fn bytes_init(&self) -> usize {
+        self.inner.iov.first().map_or(0, |first| first.iov_len)
+    }
+}
+
+#[derive(Default)]
+struct Inner {
+    own: Vec<u8>,
+    pieces: Vec<Piece>,
+    iov: Vec<libc::iovec>,
+    len: usize,
+}
+
+enum Piece {
+    Own(Range<usize>),
+    Slice(Slice),
+    Bytes(Bytes),
+}
+
+impl Piece {
+    fn bytes<'a>(&'a self, own: &'a [u8]) -> &'a [u8] {
+        match self {
+            Piece::Own(range) => own.get(range.clone()).unwrap_or_default(),
+            Piece::Slice(slice) => slice,
+            Piece::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+/// Storage above this size is freed with its list.
+const OWN_BYTES_KEPT: usize = 64 * 1024;
+const LISTS_KEPT: usize = 256;
+
+thread_local! {
+    #[expect(clippy::vec_box, reason = "the box is what a list holds; it moves in and out of the pool whole")]
+    static SPARE: RefCell<Vec<Box<Inner>>> = const { RefCell::new(Vec::new()) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SendList;
+    use crate::net::page::Page;
+
+    #[test]
+    fn pieces_keep_their_order_and_neighbours_join() {
+        let mut page = Page::rent();
+        page.append(b"abcdef");
+        let mut list = SendList::new();
+        list.push_copy(b"6\r");
+        list.push_copy(b"\n");
+        list.push_slice(page.slice(0..3));
+        list.push_slice(page.slice(3..6));
+        list.push_static(b"\r\n");
+        let pieces: Vec<&[u8]> = list.pieces().collect();
+        assert_eq!(pieces, [&b"6\r\n"[..], b"abcdef", b"\r\n"]);
+        assert_eq!(list.len(), 11);
+    }
+
+    #[test]
+    fn a_partial_send_is_continued_where_it_stopped() {
+        for sent in 0..=5 {
+            let mut list = SendList::new();
+            list.push_copy(b"abc");
+            list.push_static(b"de");
+            list.gather(sent);
+            let left: usize = list.inner.iov.iter().map(|piece| piece.iov_len).sum();
+            assert_eq!(left, 5 - sent, "after {sent} bytes");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! A connected byte stream without TLS: a kernel socket, or one end of a pipe of the simulation.
+
+use crate::net::page::Page;
+use crate::net::send::SendList;
+use crate::net::{kernel, memory, runtime};
+use std::io;
+use std::net::SocketAddr;
+
+/// What a read that does not wait found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// So many bytes were appended to the page.
+    Bytes(usize),
+    /// The peer sends no more.
+    End,
+    /// Nothing yet.
+    Nothing,
+}
+
+/// A connected byte stream. One thread; methods take `&self` so that a wait for the peer can stand beside a send.
+pub enum Stream {
+    Kernel(kernel::Socket),
+    Memory(memory::Socket),
+}
+
+impl Stream {
+    /// Ends when `try_recv` would find something. May be dropped while it waits.
+    pub async fn readable(&self) -> io::Result<()> {
+        match self {
+            Stream::Kernel(socket) => socket.readable().await,
+            Stream::Memory(socket) => socket.readable().await,
+        }
+    }
+
+    /// Appends what is there to `page`. A full page is an error of the caller and reads as `Nothing`.
+    pub fn try_recv(&self, page: &mut Page) -> io::Result<Received> {
+        if page.room() == 0 {
+            return Ok(Received::Nothing);
+        }
+        match self {
+            Stream::Kernel(socket) => socket.try_recv(page),
+            Stream::Memory(socket) => socket.try_recv(page),
+        }
+    }
+
+    /// Looks whether something is there without taking it: `Bytes(1)`, the end, or nothing.
+    pub fn try_peek(&self) -> io::Result<Received> {
+        match self {
+            Stream::Kernel(socket) => socket.try_peek(),
+            Stream::Memory(socket) => socket.try_peek(),
+        }
+    }
+
+    /// Sends the whole list. A send that is dropped half-way leaves the stream unusable.
+    pub async fn send(&self, list: SendList) -> io::Result<()> {
+        match self {
+            Stream::Kernel(socket) => socket.send(list).await,
+            Stream::Memory(socket) => socket.send(list).await,
+        }
+    }
+
+    /// Tells the peer that nothing more will be sent.
+    pub fn shutdown_send(&self) {
+        match self {
+            Stream::Kernel(socket) => socket.shutdown_send(),
+            Stream::Memory(socket) => socket.shutdown_send(),
+        }
+    }
+
+    /// Makes closing this stream a reset, so that the peer cannot take a cut for an end.
+    pub fn reset_on_close(&self) {
+        match self {
+            Stream::Kernel(socket) => socket.reset_on_close(),
+            Stream::Memory(socket) => socket.reset_on_close(),
+        }
+    }
+}
+
+/// Connects to `address` with this thread's driver. May be dropped while it waits.
+pub async fn connect(address: SocketAddr) -> io::Result<Stream> {
+    if runtime::is_memory() {
+        return memory::connect(address).await.map(Stream::Memory);
+    }
+    kernel::connect(address).await.map(Stream::Kernel)
+}
