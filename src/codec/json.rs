@@ -1,1 +1,0 @@
-//! JSON without a tree: byte ranges of the few fields that the gateway reads.

@@ -1,0 +1,123 @@
+//! String contents: from escaped to plain and back.
+
+use super::Defect;
+use memchr::memchr;
+use std::borrow::Cow;
+
+const LONE_SURROGATE: &str = "a \\u escape of half a surrogate pair; both halves are needed";
+const BAD_ESCAPE: &str = "a backslash before something that is not one of \"\\/bfnrtu";
+const BAD_HEX: &str = "\\u must be followed by four hexadecimal digits";
+
+/// Appends what `raw` (the bytes between the quotes) means. A bad escape and half a surrogate pair are refused; `out`
+/// then holds what came before. Offsets of a `Defect` count from the start of `raw`.
+pub fn unescape(raw: &[u8], out: &mut Vec<u8>) -> Result<(), Defect> {
+    unescape_with(raw, out, Err)
+}
+
+/// What `raw` means, borrowed where it holds no backslash. A bad escape and half a surrogate pair read as U+FFFD, as
+/// a reader that must not fail has to see something: some providers cut a pair between two events.
+pub fn unescaped(raw: &[u8]) -> Cow<'_, [u8]> {
+    if memchr(b'\\', raw).is_none() {
+        return Cow::Borrowed(raw);
+    }
+    let mut out = Vec::with_capacity(raw.len());
+    let replaced = unescape_with(raw, &mut out, |_| Ok(char::REPLACEMENT_CHARACTER));
+    debug_assert!(replaced.is_ok(), "every defect is replaced");
+    Cow::Owned(out)
+}
+
+/// Appends `text` as the inside of a JSON string: quote, backslash and control characters are escaped, the rest is
+/// copied. What is not UTF-8 becomes U+FFFD.
+pub fn escape(text: &[u8], out: &mut Vec<u8>) {
+    for chunk in text.utf8_chunks() {
+        escape_str(chunk.valid(), out);
+        if !chunk.invalid().is_empty() {
+            out.extend_from_slice("\u{fffd}".as_bytes());
+        }
+    }
+}
+
+/// Appends `text` as a JSON string with its quotes; see [`escape`].
+pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    escape(text, out);
+    out.push(b'"');
+}
+
+fn unescape_with(
+    raw: &[u8],
+    out: &mut Vec<u8>,
+    on_defect: impl Fn(Defect) -> Result<char, Defect>,
+) -> Result<(), Defect> {
+    let mut rest = raw;
+    while let Some(backslash) = memchr(b'\\', rest) {
+        out.extend_from_slice(&rest[..backslash]);
+        let at = raw.len() - rest.len() + backslash;
+        let (decoded, len) = escape_sequence(&rest[backslash..]);
+        let char = decoded.or_else(|what| on_defect(Defect::at(at, what)))?;
+        out.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
+        rest = &rest[backslash + len..];
+    }
+    out.extend_from_slice(rest);
+    Ok(())
+}
+
+/// Reads the escape that `bytes` begins with: its character or what is wrong, and how many bytes it takes.
+fn escape_sequence(bytes: &[u8]) -> (Result<char, &'static str>, usize) {
+    let plain = match bytes.get(1) {
+        Some(&byte @ (b'"' | b'\\' | b'/')) => char::from(byte),
+        Some(b'b') => '\u{8}',
+        Some(b'f') => '\u{c}',
+        Some(b'n') => '\n',
+        Some(b'r') => '\r',
+        Some(b't') => '\t',
+        Some(b'u') => return unicode_sequence(bytes),
+        _ => return (Err(BAD_ESCAPE), 1),
+    };
+    (Ok(plain), 2)
+}
+
+fn unicode_sequence(bytes: &[u8]) -> (Result<char, &'static str>, usize) {
+    let Some(first) = code_unit(bytes) else { return (Err(BAD_HEX), 1) };
+    if let Some(char) = char::from_u32(first) {
+        return (Ok(char), 6);
+    }
+    // A surrogate: only a leading one followed by a trailing one has a meaning.
+    let second = bytes.get(6..).and_then(code_unit);
+    match second {
+        Some(second @ 0xdc00..=0xdfff) if first < 0xdc00 => {
+            let code = 0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00);
+            (char::from_u32(code).ok_or(LONE_SURROGATE), 12)
+        }
+        _ => (Err(LONE_SURROGATE), 6),
+    }
+}
+
+/// The number of the `\uXXXX` that `bytes` begins with.
+fn code_unit(bytes: &[u8]) -> Option<u32> {
+    let digits = bytes.strip_prefix(b"\\u")?.get(..4)?;
+    digits.iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)?))
+}
+
+fn escape_str(text: &str, out: &mut Vec<u8>) {
+    let bytes = text.as_bytes();
+    let mut copied = 0;
+    for (at, &byte) in bytes.iter().enumerate() {
+        if byte >= b' ' && byte != b'"' && byte != b'\\' {
+            continue;
+        }
+        out.extend_from_slice(&bytes[copied..at]);
+        copied = at + 1;
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            _ => {
+                let hex = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', hex(byte >> 4), hex(byte & 15)]);
+            }
+        }
+    }
+    out.extend_from_slice(&bytes[copied..]);
+}
