@@ -1,1 +1,3 @@
-//! (module head)
+//! What is known of models and their providers. Bytes in, values out; no I/O.
+
+pub mod provider;
