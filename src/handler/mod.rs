@@ -1,1 +1,3 @@
-//! (module head)
+//! The life of a request.
+
+pub mod snapshot;
