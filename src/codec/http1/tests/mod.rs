@@ -1,7 +1,9 @@
 //! Tables of what is accepted and refused, each row cut at every offset, and round trips from writer to
 //! parser.
 
+mod agreement;
 mod chunked;
+mod edge_kit;
 mod request;
 mod response;
 mod write;
