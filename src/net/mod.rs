@@ -16,10 +16,12 @@ pub mod deadline;
 pub mod listener;
 pub mod page;
 pub mod race;
+pub mod resolve;
 pub mod runtime;
 pub mod send;
 pub mod signal;
 pub mod stream;
+pub mod upstream;
 
 pub mod memory;
 

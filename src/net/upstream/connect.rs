@@ -1,0 +1,172 @@
+//! Opens one connection to an origin: address after address, then the proxy's tunnel, then TLS, each under
+//! its own deadline.
+//!
+//! Addresses are taken in turn, so that new connections spread over them; one that failed within
+//! `AVOIDED_FOR` comes last. Limits: `ATTEMPTS_MAX` addresses a connection. A name that control has not
+//! resolved yet is waited for within the connect deadline. Errors: the last address's; all of them are the
+//! upstream's but `Exhausted`. Absent: racing IPv6 against IPv4 (RFC 8305): a dead family costs one connect
+//! deadline, then its addresses are avoided.
+
+use super::failure::{ConnectFailure, Which};
+use super::origin::Origin;
+use crate::base::clock::{self, Instant};
+use crate::base::error::Timer;
+use crate::net::conn::Conn;
+use crate::net::deadline::{Deadline, TICK};
+use crate::net::resolve::{Addresses, Published};
+use crate::net::{runtime, stream};
+use smallvec::SmallVec;
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Addresses that are tried for one connection.
+pub const ATTEMPTS_MAX: usize = 4;
+
+/// How long an address that failed is tried after all others.
+pub const AVOIDED_FOR: Duration = Duration::from_secs(30);
+
+/// Opens a connection, ready to carry requests.
+pub(super) async fn open(origin: &Origin, order: &Order) -> Result<Conn, ConnectFailure> {
+    let settings = &origin.settings;
+    let addresses = match &settings.proxy {
+        Some(proxy) => &proxy.addresses,
+        None => &settings.addresses,
+    };
+    let deadline = Deadline::unset();
+    let (conn, _address) = connect(addresses, order, settings.timeouts.connect, &deadline).await?;
+    Ok(conn)
+}
+
+async fn connect(
+    addresses: &Addresses,
+    order: &Order,
+    timeout: Duration,
+    deadline: &Deadline,
+) -> Result<(Conn, SocketAddr), ConnectFailure> {
+    deadline.set(timeout);
+    let attempts = match deadline.bound(resolved(addresses)).await {
+        Ok(Published::Known(list)) => order.attempts(&list, clock::now()),
+        Ok(Published::Failed(reason)) => return Err(ConnectFailure::new(Which::Dns, reason)),
+        Ok(Published::Pending) | Err(_) => {
+            return Err(ConnectFailure::new(Which::Dns, "the name is not resolved yet"));
+        }
+    };
+    let mut last = ConnectFailure::new(Which::Dns, "the name has no addresses");
+    for address in attempts {
+        deadline.set(timeout);
+        let failure = match deadline.bound(stream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                order.worked(address);
+                return Ok((Conn::Plain(stream), address));
+            }
+            Ok(Err(error)) => ConnectFailure::of_connect(&error),
+            Err(_) => {
+                let message = format!("no connection within {} ms", timeout.as_millis());
+                ConnectFailure::new(Which::Timeout(Timer::Connect), message)
+            }
+        };
+        last = failure.at(address);
+        if !last.is_of_address() {
+            break;
+        }
+        order.failed(address, clock::now());
+    }
+    Err(last)
+}
+
+/// What control published, as soon as it did. Looked up again by a timer: control never wakes a worker.
+async fn resolved(addresses: &Addresses) -> Published {
+    loop {
+        let current = addresses.current();
+        if *current != Published::Pending {
+            return Published::clone(&current);
+        }
+        runtime::sleep(TICK).await;
+    }
+}
+
+/// In which order the addresses of an origin are tried; what one connection learns serves the next.
+#[derive(Default)]
+pub(super) struct Order {
+    next: Cell<usize>,
+    /// At most `AVOIDED_MAX`, the oldest first.
+    avoided: RefCell<SmallVec<[(SocketAddr, Instant); 2]>>,
+}
+
+const AVOIDED_MAX: usize = 16;
+
+impl Order {
+    /// The addresses for one connection, best first.
+    fn attempts(&self, list: &[SocketAddr], now: Instant) -> SmallVec<[SocketAddr; ATTEMPTS_MAX]> {
+        let first = self.next.get();
+        self.next.set(first.wrapping_add(1));
+        let mut avoided = self.avoided.borrow_mut();
+        avoided.retain(|(_, since)| now < *since + AVOIDED_FOR);
+        let in_turn = (0..list.len()).map(|n| list[first.wrapping_add(n) % list.len()]);
+        let is_avoided = |address: &SocketAddr| avoided.iter().any(|(other, _)| other == address);
+        let good = in_turn.clone().filter(|address| !is_avoided(address));
+        let bad = in_turn.filter(is_avoided);
+        good.chain(bad).take(ATTEMPTS_MAX).collect()
+    }
+
+    fn failed(&self, address: SocketAddr, now: Instant) {
+        self.worked(address);
+        let mut avoided = self.avoided.borrow_mut();
+        if avoided.len() == AVOIDED_MAX {
+            avoided.remove(0);
+        }
+        avoided.push((address, now));
+    }
+
+    fn worked(&self, address: SocketAddr) {
+        self.avoided.borrow_mut().retain(|(other, _)| *other != address);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ATTEMPTS_MAX, AVOIDED_FOR, AVOIDED_MAX, Order};
+    use crate::base::clock::Instant;
+    use std::net::SocketAddr;
+
+    fn addresses(count: u16) -> Vec<SocketAddr> {
+        (1..=count).map(|port| SocketAddr::from(([192, 0, 2, 1], port))).collect()
+    }
+
+    fn ports(attempts: impl IntoIterator<Item = SocketAddr>) -> Vec<u16> {
+        attempts.into_iter().map(|address| address.port()).collect()
+    }
+
+    #[test]
+    fn connections_take_the_addresses_in_turn() {
+        let (order, list) = (Order::default(), addresses(3));
+        let firsts: Vec<u16> = (0..4).map(|_| ports(order.attempts(&list, Instant(0)))[0]).collect();
+        assert_eq!(firsts, [1, 2, 3, 1]);
+        assert!(order.attempts(&[], Instant(0)).is_empty());
+    }
+
+    #[test]
+    fn an_address_that_failed_comes_last_until_its_time_is_over_or_it_works() {
+        let (order, list) = (Order::default(), addresses(2));
+        order.failed(list[0], Instant(0));
+        let over = Instant(0) + AVOIDED_FOR;
+        for _ in 0..2 {
+            assert_eq!(ports(order.attempts(&list, Instant(over.0 - 1))), [2, 1]);
+        }
+        assert_eq!(ports(order.attempts(&list, over)), [1, 2]);
+        order.failed(list[1], over);
+        order.worked(list[1]);
+        assert_eq!(ports(order.attempts(&list, over)), [2, 1]);
+    }
+
+    #[test]
+    fn no_more_than_the_stated_number_of_addresses_is_tried_or_remembered() {
+        let (order, list) = (Order::default(), addresses(40));
+        assert_eq!(order.attempts(&list, Instant(0)).len(), ATTEMPTS_MAX);
+        for address in &list {
+            order.failed(*address, Instant(0));
+        }
+        assert_eq!(order.avoided.borrow().len(), AVOIDED_MAX);
+    }
+}
