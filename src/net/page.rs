@@ -77,10 +77,8 @@ impl Page {
     /// Appends as much of `bytes` as fits and says how much that was.
     pub fn append(&mut self, bytes: &[u8]) -> usize {
         let n = bytes.len().min(self.room());
-        for (place, byte) in self.spare()[..n].iter_mut().zip(bytes) {
-            place.write(*byte);
-        }
-        // SAFETY: the loop wrote `n` bytes.
+        self.spare()[..n].write_copy_of_slice(&bytes[..n]);
+        // SAFETY: the line above wrote `n` bytes.
         unsafe { self.advance(n) };
         n
     }
