@@ -1,8 +1,8 @@
 //! Coarse deadlines: setting one is a store, so that every wait of every stream can have one.
 //!
-//! Each worker has one table and one task that looks through it every `TICK`; a deadline fires at most one tick late and never
-//! early. The table costs about 40 bytes a deadline; the task sleeps while there is none. Real timers (monoio's wheel) are for
-//! what must be punctual.
+//! Each worker has one table and one task that looks through it every `TICK`; a deadline fires at most one
+//! tick late and never early. The table costs about 40 bytes a deadline; the task sleeps while there is none.
+//! Real timers (monoio's wheel) are for what must be punctual.
 
 use crate::base::clock::{self, Instant};
 use crate::net::runtime;
@@ -98,7 +98,17 @@ pub(in crate::net) async fn watch() {
     }
 }
 
-fn wake_expired(now: Instant) {
+/// When the first deadline passes that somebody waits for. The simulation asks instead of running `watch`, so
+/// that it can tell "nothing will ever happen" from "nothing has happened yet".
+pub(in crate::net) fn next_awaited() -> Option<Instant> {
+    TABLE.with_borrow(|table| {
+        let awaited = table.entries.iter().filter(|(_, entry)| entry.waker.is_some());
+        awaited.map(|(_, entry)| entry.at).min().filter(|at| *at != Instant::NEVER)
+    })
+}
+
+/// Wakes whoever waits for a deadline that has passed by `now`.
+pub(in crate::net) fn wake_expired(now: Instant) {
     TABLE.with_borrow_mut(|table| {
         if table.entries.is_empty() {
             table.filled.lower();

@@ -73,6 +73,7 @@ pub fn run<F: Future<Output = ()>>(
         main().await;
     });
     KIND.set(None);
+    DRIVER.set(None);
     Ok(())
 }
 
@@ -82,6 +83,7 @@ pub fn driver() -> Option<Driver> {
 }
 
 /// Starts a task on this thread. A panic in it ends it alone. Without a runtime the task is dropped.
+#[track_caller]
 pub fn spawn(task: impl Future<Output = ()> + 'static) {
     let task = Guarded { task };
     match KIND.get() {
@@ -103,6 +105,11 @@ pub async fn sleep(after: Duration) {
 /// Tasks of this thread that ended in a panic. Reads 0 in every test but the one that panics.
 pub fn panics() -> u64 {
     PANICS.get()
+}
+
+/// Counts a panic that was caught.
+pub(in crate::net) fn count_panic() {
+    PANICS.set(PANICS.get() + 1);
 }
 
 /// Says that this thread belongs to the simulation from now on (or to nobody).
@@ -139,7 +146,7 @@ impl<F: Future<Output = ()>> Future for Guarded<F> {
         match catch_unwind(AssertUnwindSafe(|| task.poll(cx))) {
             Ok(state) => state,
             Err(_) => {
-                PANICS.set(PANICS.get() + 1);
+                count_panic();
                 Poll::Ready(())
             }
         }
