@@ -5,13 +5,16 @@
 //! plain ones are here. `Snapshot::default` has every default and empty lists: tests fill in what they need.
 //! Fields say their unit, default and the meaning of zero. Durations of zero mean: no limit.
 
+use crate::base::error::Kind;
 use crate::base::secret::Secret;
-use crate::llm::provider::{Provider, Scheme};
+use crate::llm::provider::Provider;
 use crate::net::runtime::Wish;
+use crate::net::upstream::Origin;
 use crate::policy::auth::Keys;
 use crate::policy::route::Routes;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Everything, for one generation.
@@ -27,8 +30,8 @@ pub struct Snapshot {
     pub timeouts: DownstreamTimeouts,
     pub relay: Relay,
     pub log: Log,
-    /// Where providers are reached; `Provider::origin` is an index into it. Providers with equal settings share one.
-    pub origins: Vec<Origin>,
+    /// Where providers are reached, one for each that is called over the network; `Provider::origin` is an index into it.
+    pub origins: Vec<Arc<Origin>>,
     /// `Target::provider` and `Passthrough::provider` are indices into it.
     pub providers: Vec<Provider>,
     pub keys: Keys,
@@ -184,53 +187,6 @@ pub enum AccessLog {
     Off,
 }
 
-/// A place where one or more providers are reached; each worker keeps a pool of connections to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
-    pub scheme: Scheme,
-    /// Name or address; IPv6 without brackets. Also the name that its certificate must have.
-    pub host: Box<str>,
-    pub port: u16,
-    /// Certificates to trust instead of the system's, PEM; none: the system's.
-    pub ca_pem: Option<Vec<u8>>,
-    /// HTTP proxy that is asked to CONNECT; none: direct.
-    pub proxy: Option<Proxy>,
-    /// Open connections of a worker. Default 1,024; 0: no limit.
-    pub connections_max: u32,
-    /// Idle connections that a worker keeps. Default 64; 0: none is kept.
-    pub idle_connections_max: u32,
-    /// How long a connection may lie idle before it is closed. Default 60 s.
-    pub idle_timeout: Duration,
-    /// Exchanges of a worker that may wait for a connection; beyond it 503. Default 1,024.
-    pub queue_max: u32,
-}
-
-/// An HTTP proxy on the way to an origin.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proxy {
-    pub host: Box<str>,
-    pub port: u16,
-    /// Value of `proxy-authorization`.
-    pub authorization: Option<Secret>,
-}
-
-impl Origin {
-    /// An origin with all defaults.
-    pub fn new(scheme: Scheme, host: &str, port: u16) -> Origin {
-        Origin {
-            scheme,
-            host: host.into(),
-            port,
-            ca_pem: None,
-            proxy: None,
-            connections_max: 1_024,
-            idle_connections_max: 64,
-            idle_timeout: Duration::from_secs(60),
-            queue_max: 1_024,
-        }
-    }
-}
-
 /// A path of ours under which a provider's own paths are reached, unseen by surfaces.
 #[derive(Clone, Debug)]
 pub struct Passthrough {
@@ -239,8 +195,55 @@ pub struct Passthrough {
     pub provider: u32,
     /// Empty: every method.
     pub methods: Vec<http::Method>,
-    /// What the rest of the path (it starts with `/`) must start with; empty: anything.
+    /// What the rest of the path must be or lie under; each starts with `/` and does not end with it. Empty: anything.
     pub prefixes: Vec<Box<str>>,
+}
+
+impl Passthrough {
+    /// Whether `method` may go to `rest`, the part of the path that follows ours, starting with `/`.
+    /// Errors: `MethodNotAllowed`; `PathUnknown` outside of the prefixes, and for a path with `..` (also as `%2e`), which a
+    /// provider could read as a way out of them.
+    pub fn permit(&self, method: &http::Method, rest: &str) -> Result<(), Kind> {
+        let under = |prefix: &str| {
+            rest.strip_prefix(prefix).is_some_and(|after| after.is_empty() || after.starts_with('/'))
+        };
+        if has_dot_segment(rest.as_bytes())
+            || !(self.prefixes.is_empty() || self.prefixes.iter().any(|prefix| under(prefix)))
+        {
+            return Err(Kind::PathUnknown);
+        }
+        if self.methods.is_empty() || self.methods.contains(method) {
+            return Ok(());
+        }
+        Err(Kind::MethodNotAllowed)
+    }
+}
+
+/// Whether `path` has a part that is `.` or `..`, with dots and slashes also percent-encoded or as backslashes.
+fn has_dot_segment(path: &[u8]) -> bool {
+    let (mut dots, mut others) = (0_usize, false);
+    let mut at = 0;
+    loop {
+        let byte = match path.get(at..) {
+            None | Some([]) => return dots > 0 && dots <= 2 && !others,
+            Some([b'%', high, low, ..]) => {
+                at += 2;
+                match (high, low.to_ascii_lowercase()) {
+                    (b'2', b'e') => b'.',
+                    (b'2', b'f') | (b'5', b'c') => b'/',
+                    _ => b'%',
+                }
+            }
+            Some([byte, ..]) => *byte,
+        };
+        at += 1;
+        match byte {
+            b'/' | b'\\' if dots > 0 && dots <= 2 && !others => return true,
+            b'/' | b'\\' => (dots, others) = (0, false),
+            b'.' => dots += 1,
+            _ => others = true,
+        }
+    }
 }
 
 impl Snapshot {
@@ -254,6 +257,8 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::{Passthrough, Snapshot};
+    use crate::base::error::Kind;
+    use http::Method;
 
     #[test]
     fn a_passthrough_leaves_the_rest_with_its_slash() {
@@ -271,5 +276,37 @@ mod tests {
         assert_eq!(rest("/openai/"), Some(("/openai/", "/")));
         assert_eq!(rest("/openai"), None);
         assert_eq!(rest("/v1/files"), None);
+    }
+
+    #[test]
+    fn a_passthrough_permits_what_it_names_and_nothing_around_it() {
+        let route = Passthrough {
+            path: "/openai/".into(),
+            provider: 0,
+            methods: vec![Method::GET],
+            prefixes: vec!["/v1/files".into(), "/v1/batches".into()],
+        };
+        let outside = Err(Kind::PathUnknown);
+        // method, rest of the path, verdict
+        let rows = [
+            (Method::GET, "/v1/files", Ok(())),
+            (Method::GET, "/v1/files/", Ok(())),
+            (Method::GET, "/v1/batches/b_1", Ok(())),
+            (Method::GET, "/v1/files/a..b/c.txt", Ok(())),
+            (Method::GET, "/v1/files/...", Ok(())),
+            (Method::POST, "/v1/files", Err(Kind::MethodNotAllowed)),
+            (Method::GET, "/v1/filesystem", outside),
+            (Method::GET, "/v1", outside),
+            (Method::GET, "/v1/files/../chat/completions", outside),
+            (Method::GET, "/v1/files/..", outside),
+            (Method::GET, "/v1/files/./x", outside),
+            (Method::GET, "/v1/files/%2E%2e/x", outside),
+            (Method::GET, "/v1/files/.%2e%2Fchat", outside),
+            (Method::GET, "/v1/files/..\\chat", outside),
+            (Method::GET, "/v1/files/..%5cchat", outside),
+        ];
+        for (method, rest, verdict) in rows {
+            assert_eq!(route.permit(&method, rest), verdict, "{method} {rest}");
+        }
     }
 }

@@ -104,13 +104,10 @@ pub struct StaticHeader {
     pub value: Secret,
 }
 
-/// How long one call may take, step by step. Zero: no limit.
+/// How long one call may take once it has a connection, step by step. Zero: no limit. Getting the connection has its own
+/// (`net::upstream`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpstreamTimeouts {
-    /// TCP connect, a proxy's CONNECT included. Default 5 s.
-    pub connect: Duration,
-    /// TLS handshake. Default 10 s.
-    pub tls_handshake: Duration,
     /// From the last byte of the request to the end of the answer's head. Default 600 s: a model that does not
     /// stream answers when it has finished.
     pub response_head: Duration,
@@ -120,20 +117,15 @@ pub struct UpstreamTimeouts {
     pub write: Duration,
     /// The whole exchange. Default: none, since a stream may run for hours.
     pub total: Duration,
-    /// Waiting for a free connection where `connections_max` is reached. Default 5 s.
-    pub queue: Duration,
 }
 
 impl Default for UpstreamTimeouts {
     fn default() -> UpstreamTimeouts {
         UpstreamTimeouts {
-            connect: Duration::from_secs(5),
-            tls_handshake: Duration::from_secs(10),
             response_head: Duration::from_secs(600),
             idle: Duration::from_secs(300),
             write: Duration::from_secs(60),
             total: Duration::ZERO,
-            queue: Duration::from_secs(5),
         }
     }
 }
@@ -169,7 +161,9 @@ impl fmt::Display for UrlError {
 impl BaseUrl {
     /// Reads `http[s]://host[:port][/path]`. Errors: any other form, user info, query, fragment, a port out of range.
     pub fn new(text: &str) -> Result<BaseUrl, UrlError> {
-        let refuse = |why: &str| Err(UrlError(format!("\"{text}\" is not allowed: {why}")));
+        // A text with an @ or a query may hold a credential, so it is not shown.
+        let shown = if text.contains(['@', '?']) { "this URL" } else { text };
+        let refuse = |why: &str| Err(UrlError(format!("{} is not allowed: {why}", shown.escape_debug())));
         let (scheme, rest) = match text.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (Scheme::Http, rest),
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (Scheme::Https, rest),
@@ -381,7 +375,7 @@ mod tests {
         ];
         for text in texts {
             let error = BaseUrl::new(text).unwrap_err();
-            assert!(error.0.contains("is not allowed"), "{text}: {error}");
+            assert!(error.0.contains("is not allowed") && !error.0.contains("pass"), "{text}: {error}");
         }
     }
 
