@@ -9,11 +9,15 @@
 //! | `pool` | idle connections, limits, the queue |
 //! | `connect` | opening one: addresses, proxy, TLS |
 //! | `failure` | why there is none |
+//! | `http1` | one exchange: request out, answer in, body pieces without copies |
+//! | `head` | the answer's head, interim ones skipped |
 //!
 //! Absent: HTTP/2 upstream, name resolution (`net::resolve` is read only).
 
 mod connect;
 mod failure;
+mod head;
+mod http1;
 mod origin;
 mod pool;
 
@@ -22,5 +26,7 @@ mod stage;
 
 pub use connect::{ATTEMPTS_MAX, AVOIDED_FOR};
 pub use failure::{ConnectFailure, Which};
+pub use head::Answer;
+pub use http1::{Http1Upstream, Piece, Sent, UpstreamError, WATCHED_FROM};
 pub use origin::{Limits, Origin, OriginId, Proxy, Settings, Timeouts};
 pub use pool::{Counters, Lease, Pools};

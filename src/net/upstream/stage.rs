@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Longer than any dialogue takes on a busy machine.
-const PLAY_MAX: Duration = Duration::from_secs(60);
+const PLAY_MAX: Duration = Duration::from_secs(20);
 
 /// Runs `play` on the ring and on epoll. A task of it that panics fails the test.
 pub fn on_kernel_drivers(play: impl AsyncFn()) {
