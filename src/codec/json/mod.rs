@@ -1,24 +1,25 @@
 //! JSON without a tree: byte ranges of the few fields that the gateway reads, and a strict check of a whole document.
 //!
-//! [`check`] decides whether a document is JSON. [`root`] and [`Value`] find members and elements as ranges of the
-//! caller's bytes, so that a body can be patched and sent on otherwise untouched. Nothing here allocates but
-//! [`unescape`] and its kin, into a buffer of the caller.
+//! [`check`] decides whether a document is JSON; [`check_fields`] finds members of a request on the way. [`root`] and
+//! [`Value`] find members and elements as ranges of the caller's bytes, so that a body can be patched and sent on
+//! otherwise untouched. Nothing here allocates but [`unescape`] and its kin, into a buffer of the caller.
 //!
 //! The walker works on bytes that nobody checked, also on documents cut off in the middle: it reports a [`Defect`]
 //! and never panics. It is exact about what it hands out (a key, a colon, a value, a comma) and does not judge what
 //! it skips, beyond where strings end and that brackets pair up. So a request is checked before it is walked; an
 //! upstream's event need not be.
 //!
-//! Limits: `DEPTH_MAX` open brackets; [`check`] also refuses documents of 4 GB and more.
+//! Limits: [`DEPTH_MAX`] open brackets.
 //! Errors: all are of whoever wrote the document.
 //! Absent: numbers other than unsigned integers, a tree, an encoder of structures.
 //! Source: RFC 8259.
 
+mod blocks;
 mod strict;
 mod text;
 mod walk;
 
-pub use strict::{Scratch, check};
+pub use strict::{check, check_fields};
 pub use text::{escape, unescape, unescaped, write_string};
 pub use walk::{Elements, Members};
 
@@ -107,13 +108,23 @@ pub fn fields<'a, const N: usize>(
 ) -> Result<[Option<Value<'a>>; N], Defect> {
     let mut found = [None; N];
     for member in object.members() {
-        let member = member?;
-        let Some(which) = names.iter().position(|name| member.key.is(name)) else { continue };
-        if found[which].replace(member.value).is_some() {
-            return Err(Defect::at(member.key.start, "a key that must be unique occurs a second time"));
-        }
+        note_field(member?, &names, &mut found)?;
     }
     Ok(found)
+}
+
+#[inline]
+fn note_field<'a>(member: Member<'a>, names: &[&str], found: &mut [Option<Value<'a>>]) -> Result<(), Defect> {
+    for (name, found) in names.iter().zip(found) {
+        if !member.key.is(name) {
+            continue;
+        }
+        if found.is_some() {
+            return Err(Defect::at(member.key.start, "a key that must be unique occurs a second time"));
+        }
+        *found = Some(member.value);
+    }
+    Ok(())
 }
 
 impl<'a> Value<'a> {

@@ -4,9 +4,9 @@ use super::Defect;
 use memchr::memchr;
 use std::borrow::Cow;
 
-const LONE_SURROGATE: &str = "a \\u escape of half a surrogate pair; both halves are needed";
-const BAD_ESCAPE: &str = "a backslash before something that is not one of \"\\/bfnrtu";
-const BAD_HEX: &str = "\\u must be followed by four hexadecimal digits";
+pub(super) const LONE_SURROGATE: &str = "a \\u escape of half a surrogate pair; both halves are needed";
+pub(super) const BAD_ESCAPE: &str = "a backslash before something that is not one of \"\\/bfnrtu";
+pub(super) const BAD_HEX: &str = "\\u must be followed by four hexadecimal digits";
 
 /// Appends what `raw` (the bytes between the quotes) means. A bad escape and half a surrogate pair are refused; `out`
 /// then holds what came before. Offsets of a `Defect` count from the start of `raw`.
@@ -94,7 +94,7 @@ fn unicode_sequence(bytes: &[u8]) -> (Result<char, &'static str>, usize) {
 }
 
 /// The number of the `\uXXXX` that `bytes` begins with.
-fn code_unit(bytes: &[u8]) -> Option<u32> {
+pub(super) fn code_unit(bytes: &[u8]) -> Option<u32> {
     let digits = bytes.strip_prefix(b"\\u")?.get(..4)?;
     digits.iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)?))
 }

@@ -1,16 +1,13 @@
 //! The walker: where a value ends, and iterators over members and elements.
 //!
-//! One forward pass with a `u128` of bracket kinds as its stack; inside strings `memchr` looks for the next quote
-//! or backslash, so a base64 image costs no more than that.
+//! One forward pass over [`Cursor`]'s masks, from quote to bracket to quote; a `u128` of bracket kinds is the stack.
 
+use super::blocks::{BRACKETS, Cursor, Inside};
 use super::{DEPTH_MAX, Defect, Key, Kind, Member, Value};
-use memchr::memchr2;
+use std::convert::Infallible;
 
-/// Brackets below an outermost one: `Members` and `Elements` stand inside the first already.
-const DEPTH_INSIDE_MAX: u32 = DEPTH_MAX as u32 - 1;
-
-const CUT_OFF: &str = "the document ends inside a value";
-const TRAILING: &str = "bytes after the document's end; only white space may follow";
+pub(super) const CUT_OFF: &str = "the document ends inside a value";
+pub(super) const TRAILING: &str = "bytes after the document's end; only white space may follow";
 
 pub(super) fn root(bytes: &[u8]) -> Result<Value<'_>, Defect> {
     let start = after_space(bytes, 0);
@@ -21,7 +18,7 @@ pub(super) fn root(bytes: &[u8]) -> Result<Value<'_>, Defect> {
         b'{' => (Kind::Object, b'}'),
         b'[' => (Kind::Array, b']'),
         _ => {
-            let (kind, found) = value_end(bytes, start)?;
+            let (kind, found) = value_end(&mut Cursor::new(bytes), bytes, start)?;
             return if found == end {
                 Ok(Value { kind, raw, start })
             } else {
@@ -51,6 +48,7 @@ struct Items<'a> {
     /// Offset of `raw` in the document.
     start: usize,
     at: usize,
+    cursor: Cursor<'a, BRACKETS>,
     state: State,
     closing: u8,
 }
@@ -100,7 +98,7 @@ impl<'a> Iterator for Elements<'a> {
 impl<'a> Items<'a> {
     fn new(value: Value<'a>, kind: Kind, closing: u8) -> Items<'a> {
         let state = if value.kind == kind { State::First } else { State::WrongKind };
-        Items { raw: value.raw, start: value.start, at: 1, state, closing }
+        Items { raw: value.raw, start: value.start, at: 1, cursor: Cursor::new(value.raw), state, closing }
     }
 
     fn next_with<T>(
@@ -122,8 +120,10 @@ impl<'a> Items<'a> {
     fn advance(&mut self) -> Result<bool, Defect> {
         match self.state {
             State::Ended => return Ok(false),
-            State::WrongKind if self.closing == b'}' => return Err(self.defect("this is not an object")),
-            State::WrongKind => return Err(self.defect("this is not an array")),
+            State::WrongKind if self.closing == b'}' => {
+                return Err(Defect::at(self.start, "this is not an object"));
+            }
+            State::WrongKind => return Err(Defect::at(self.start, "this is not an array")),
             State::First | State::Later => {}
         }
         self.at = after_space(self.raw, self.at);
@@ -149,7 +149,7 @@ impl<'a> Items<'a> {
             return Err(self.defect("a key in double quotes must follow here"));
         }
         let from = self.at + 1;
-        let (quote, escaped) = string_end(self.raw, from).ok_or_else(|| self.cut_off())?;
+        let (quote, escaped) = string_end(&mut self.cursor, from).ok_or_else(|| self.cut_off())?;
         self.at = after_space(self.raw, quote + 1);
         if self.peek()? != b':' {
             return Err(self.defect("a colon must follow the key"));
@@ -159,7 +159,7 @@ impl<'a> Items<'a> {
     }
 
     fn value(&mut self) -> Result<Value<'a>, Defect> {
-        let (kind, end) = value_end(self.raw, self.at)
+        let (kind, end) = value_end(&mut self.cursor, self.raw, self.at)
             .map_err(|defect| Defect { offset: defect.offset.map(|offset| offset + self.start), ..defect })?;
         let value = Value { kind, raw: &self.raw[self.at..end], start: self.start + self.at };
         self.at = end;
@@ -180,72 +180,98 @@ impl<'a> Items<'a> {
 }
 
 /// Kind of the value that begins at `at`, and the offset behind it.
-fn value_end(bytes: &[u8], at: usize) -> Result<(Kind, usize), Defect> {
+fn value_end(cursor: &mut Cursor<'_, BRACKETS>, bytes: &[u8], at: usize) -> Result<(Kind, usize), Defect> {
     let cut_off = || Defect::at(bytes.len(), CUT_OFF);
-    let literal = |word: &[u8], kind| match bytes[at..].starts_with(word) {
-        true => Ok((kind, at + word.len())),
-        false => Err(Defect::at(at, "a word that is neither true, false nor null")),
-    };
     match bytes.get(at).ok_or_else(cut_off)? {
-        b'"' => string_end(bytes, at + 1).map(|(quote, _)| (Kind::String, quote + 1)).ok_or_else(cut_off),
-        b'{' => Ok((Kind::Object, bracket_end(bytes, at)?)),
-        b'[' => Ok((Kind::Array, bracket_end(bytes, at)?)),
+        b'"' => string_end(cursor, at + 1).map(|(quote, _)| (Kind::String, quote + 1)).ok_or_else(cut_off),
+        b'{' => Ok((Kind::Object, bracket_end(cursor, bytes, at)?)),
+        b'[' => Ok((Kind::Array, bracket_end(cursor, bytes, at)?)),
         b'-' | b'0'..=b'9' => Ok((Kind::Number, number_end(bytes, at))),
-        b't' => literal(b"true", Kind::True),
-        b'f' => literal(b"false", Kind::False),
-        b'n' => literal(b"null", Kind::Null),
-        _ => Err(Defect::at(at, "a value must stand here")),
+        _ => literal(bytes, at),
     }
 }
 
+/// The word `true`, `false` or `null` at `at`.
+pub(super) fn literal(bytes: &[u8], at: usize) -> Result<(Kind, usize), Defect> {
+    let words: [(&[u8], Kind); 3] = [(b"true", Kind::True), (b"false", Kind::False), (b"null", Kind::Null)];
+    let rest = bytes.get(at..).unwrap_or_default();
+    let word = words.iter().find(|(word, _)| rest.starts_with(word));
+    let (word, kind) = word.ok_or(Defect::at(at, "a value must stand here"))?;
+    Ok((*kind, at + word.len()))
+}
+
 /// The offset behind the bracket that closes the one at `at`.
-fn bracket_end(bytes: &[u8], at: usize) -> Result<usize, Defect> {
-    // The open brackets, the innermost in the lowest bit: 1 for `{`, 0 for `[`.
-    let mut open: u128 = 0;
-    let mut depth: u32 = 0;
+fn bracket_end(cursor: &mut Cursor<'_, BRACKETS>, bytes: &[u8], at: usize) -> Result<usize, Defect> {
+    let mut open = Brackets::inside_one();
     let mut at = at;
-    while let Some(&byte) = bytes.get(at) {
-        at += 1;
-        match byte {
-            b'"' => match string_end(bytes, at) {
+    while let Some(found) = cursor.quote_or_bracket(at) {
+        at = found + 1;
+        match bytes[found] {
+            b'"' => match string_end(cursor, at) {
                 Some((quote, _)) => at = quote + 1,
                 None => break,
             },
-            b'{' | b'[' if depth == DEPTH_INSIDE_MAX => {
-                return Err(Defect::at(at - 1, "more than 128 brackets are open"));
-            }
-            b'{' | b'[' => {
-                open = open << 1 | u128::from(byte == b'{');
-                depth += 1;
-            }
-            b'}' | b']' => {
-                if (open & 1 == 1) != (byte == b'}') {
-                    return Err(Defect::at(at - 1, "a closing bracket of the other kind"));
-                }
-                open >>= 1;
-                depth -= 1;
-                if depth == 0 {
+            bracket @ (b'{' | b'[') => open.push(bracket, found)?,
+            bracket => {
+                open.pop(bracket, found)?;
+                if open.depth == 1 {
                     return Ok(at);
                 }
             }
-            _ => {}
         }
     }
     Err(Defect::at(bytes.len(), CUT_OFF))
 }
 
-/// The offset of the quote that ends the string whose inside begins at `from`, and whether a backslash stands before
-/// it.
-fn string_end(bytes: &[u8], from: usize) -> Option<(usize, bool)> {
-    let mut at = from;
-    let mut escaped = false;
-    loop {
-        at += memchr2(b'"', b'\\', bytes.get(at..)?)?;
-        if bytes[at] == b'"' {
-            return Some((at, escaped));
+/// The brackets that are open.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Brackets {
+    /// The innermost in the lowest bit: 1 for `{`, 0 for `[`.
+    kinds: u128,
+    pub depth: u32,
+}
+
+impl Brackets {
+    /// Inside the bracket that the walker itself stands in, of whichever kind.
+    fn inside_one() -> Brackets {
+        Brackets { kinds: 0, depth: 1 }
+    }
+
+    pub fn push(&mut self, bracket: u8, at: usize) -> Result<(), Defect> {
+        if self.depth == DEPTH_MAX as u32 {
+            return Err(Defect::at(at, "more than 128 brackets are open"));
         }
-        escaped = true;
-        at += 2;
+        self.kinds = self.kinds << 1 | u128::from(bracket == b'{');
+        self.depth += 1;
+        Ok(())
+    }
+
+    /// Whether the innermost is a brace.
+    pub fn in_object(&self) -> bool {
+        self.kinds & 1 == 1
+    }
+
+    pub fn pop(&mut self, bracket: u8, at: usize) -> Result<(), Defect> {
+        if self.depth == 0 || self.in_object() != (bracket == b'}') {
+            return Err(Defect::at(at, "a closing bracket of the other kind"));
+        }
+        self.kinds >>= 1;
+        self.depth -= 1;
+        Ok(())
+    }
+}
+
+/// The quote that ends the string whose inside begins at `from`, and whether a backslash stands before it.
+fn string_end(cursor: &mut Cursor<'_, BRACKETS>, from: usize) -> Option<(usize, bool)> {
+    let mut escaped = false;
+    let end = cursor.string_end(from, |inside| {
+        if let Inside::Block { escapes, .. } = inside {
+            escaped |= escapes != 0;
+        }
+        Ok::<(), Infallible>(())
+    });
+    match end {
+        Ok(end) => end.map(|quote| (quote, escaped)),
     }
 }
 
@@ -254,7 +280,7 @@ fn number_end(bytes: &[u8], at: usize) -> usize {
     at + bytes[at..].iter().take_while(|byte| is_part(byte)).count()
 }
 
-fn after_space(bytes: &[u8], at: usize) -> usize {
+pub(super) fn after_space(bytes: &[u8], at: usize) -> usize {
     let mut at = at;
     while bytes.get(at).is_some_and(|&byte| is_space(byte)) {
         at += 1;
