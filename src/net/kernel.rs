@@ -168,6 +168,13 @@ impl Listener {
         Ok(Listener { io: monoio::net::TcpStream::from_std(std::net::TcpStream::from(fd))? })
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        // SAFETY: the descriptor lives as long as `self.io`.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.io.as_raw_fd()) };
+        rustix::net::getsockname(fd)?.try_into().map_err(|_| io::Error::other("not an IP socket"))
+    }
+
     /// The next connection. May be dropped while it waits.
     pub async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
         // SAFETY: the descriptor lives as long as `self.io`.

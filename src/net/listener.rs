@@ -50,6 +50,14 @@ impl Listener {
         memory::listen(address).map(Listener::Memory)
     }
 
+    /// Where it listens: what was asked for, with the port that port 0 became.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        match self {
+            Listener::Kernel(listener) => listener.address(),
+            Listener::Memory(listener) => Ok(listener.address()),
+        }
+    }
+
     /// The next connection. May be dropped while it waits; no connection is lost or leaked by it.
     pub async fn accept(&self) -> io::Result<Accepted> {
         match self {

@@ -127,7 +127,7 @@ impl Link {
 impl Flow {
     fn harmless(draw: &mut fastrand::Rng) -> Flow {
         Flow {
-            capacity: sometimes(draw, 3).map_or(64 * 1024, |draw| 1 + spread(draw, 16) as usize),
+            capacity: sometimes(draw, 3).map_or(64 * 1024, |draw| CAPACITY_MIN + spread(draw, 16) as usize),
             latency: sometimes(draw, 2).map_or(Duration::ZERO, |draw| up_to(draw, 40_000)),
             jitter: sometimes(draw, 3).map_or(Duration::ZERO, |draw| up_to(draw, 10_000)),
             read_max: sometimes(draw, 2).map(short),
@@ -139,6 +139,10 @@ impl Flow {
         }
     }
 }
+
+/// The least that a drawn connection holds in one direction. Real ones hold a few KB at least, so that a
+/// dialogue of small messages cannot block itself.
+const CAPACITY_MIN: usize = 512;
 
 /// The draw, in one of `n` cases.
 fn sometimes(draw: &mut fastrand::Rng, n: u32) -> Option<&mut fastrand::Rng> {

@@ -30,6 +30,9 @@ const CONNECT_GIVEN_UP_AFTER: Duration = Duration::from_secs(127);
 /// When a connection that found the backlog full is tried again.
 const CONNECT_RETRIED_AFTER: Duration = Duration::from_secs(1);
 
+/// Port 0 becomes this one, or the next that is free.
+const FIRST_ASSIGNED_PORT: u16 = 20_000;
+
 /// All listeners of a run, by address.
 #[derive(Default)]
 pub struct Listeners {
@@ -57,11 +60,17 @@ pub struct Listener {
 pub fn listen(address: SocketAddr) -> io::Result<Listener> {
     let world = World::current().ok_or_else(no_simulation)?;
     let queue = Rc::new(Queue::default());
+    let address = world.listeners.assigned(address);
     world.listeners.at.borrow_mut().entry(address).or_default().push(Rc::clone(&queue));
     Ok(Listener { world, address, queue })
 }
 
 impl Listener {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The next connection and who made it. May be dropped while it waits.
     pub async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
         self.world.maybe_turn().await;
@@ -128,6 +137,21 @@ pub async fn connect(address: SocketAddr) -> io::Result<Socket> {
 }
 
 impl Listeners {
+    /// `address` with a port that nobody listens at, where it has port 0.
+    fn assigned(&self, mut address: SocketAddr) -> SocketAddr {
+        let at = self.at.borrow();
+        let mut port = FIRST_ASSIGNED_PORT;
+        while address.port() == 0 {
+            let free = SocketAddr::new(address.ip(), port);
+            if at.contains_key(&free) {
+                port += 1;
+            } else {
+                address = free;
+            }
+        }
+        address
+    }
+
     fn choose(&self, world: &World, address: SocketAddr) -> Option<Rc<Queue>> {
         let at = self.at.borrow();
         let queues = at.get(&address)?;
