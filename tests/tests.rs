@@ -1,0 +1,3 @@
+//! All integration tests, as one binary: a module a folder.
+
+mod sim;
