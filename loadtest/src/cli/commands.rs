@@ -1,0 +1,138 @@
+//! The commands: arguments to options, outcome to exit code.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+
+use super::{EXIT_FAILED, EXIT_SATURATED, LoadArgs, MockArgs, RunArgs, table};
+use crate::measure::result::{CPU_SHARE_MAX, LAG_P99_US_MAX, RunResult};
+use crate::mock;
+use crate::mock::script::Script;
+use crate::net::stream::certificates;
+use crate::net::thread;
+use crate::run::target::{Protocol, Target, Trust};
+use crate::run::{Options, run as run_scenario};
+use crate::scenario::{Rate, Scenario};
+
+pub fn mock(args: &MockArgs) -> Result<u8, String> {
+    thread::raise_file_limit();
+    let listen = args.listen.iter().map(|address| address.parse()).collect::<Result<Vec<_>, _>>()?;
+    let mut script = Script::default();
+    script.apply(&args.script)?;
+    let mut faults = Vec::new();
+    for pair in &args.fault {
+        let (fault, probability) = pair.split_once('=').unwrap_or((pair, "1"));
+        let probability = probability.parse().ok().filter(|value| (0.0..=1.0).contains(value));
+        let probability =
+            probability.ok_or_else(|| format!("--fault {pair}: need a probability from 0 to 1"))?;
+        faults.push((fault.parse()?, probability));
+    }
+    let tls = match (&args.tls_cert, &args.tls_key) {
+        (Some(chain), Some(key)) => Some(server_tls(chain, key)?),
+        _ => None,
+    };
+    let cores = args.cores.clone();
+    let mock = mock::start(&mock::Config { listen, cores, script, faults, key: args.key.clone(), tls })?;
+    for address in &mock.addresses {
+        println!("mock listens on {address}");
+    }
+    mock.join();
+    Ok(EXIT_FAILED)
+}
+
+fn server_tls(chain: &Path, key: &Path) -> Result<Arc<rustls::ServerConfig>, String> {
+    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| format!("{}: {error}", key.display()))?;
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(certificates(chain)?, secret)
+        .map_err(|error| format!("{}: {error}", chain.display()))?;
+    Ok(Arc::new(config))
+}
+
+pub fn run(args: &RunArgs) -> Result<u8, String> {
+    thread::raise_file_limit();
+    let mut scenario = Scenario::read(&args.scenario)?;
+    adjust(&mut scenario, &args.load)?;
+    let options = options(&args.load, &args.target, &args.pid)?;
+    let result = run_scenario(&scenario, &options)?;
+    print!("{}", table::of_run(&result));
+    if let Some(path) = &args.load.json {
+        let text = serde_json::to_string(&result).map_err(|error| error.to_string())?;
+        std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(exit_code(&result))
+}
+
+/// What the command line changes of a scenario.
+fn adjust(scenario: &mut Scenario, args: &LoadArgs) -> Result<(), String> {
+    scenario.duration_s = args.duration.unwrap_or(scenario.duration_s);
+    scenario.warmup_s = args.warmup.unwrap_or(scenario.warmup_s);
+    let (mut rated, mut held) = (0, 0);
+    for load in &mut scenario.load {
+        if let Some(model) = &args.model {
+            load.model.clone_from(model);
+        }
+        load.connections = args.connections.unwrap_or(load.connections);
+        if let Some(clients) = args.closed_loop {
+            load.rate = Rate::Closed { clients };
+        }
+        match &mut load.rate {
+            Rate::Constant { per_s } | Rate::Poisson { per_s } => {
+                rated += 1;
+                *per_s = args.rate.unwrap_or(*per_s);
+            }
+            Rate::Hold { streams: count, .. } | Rate::Closed { clients: count } => {
+                held += 1;
+                *count = args.streams.unwrap_or(*count);
+            }
+            _ => {}
+        }
+    }
+    if args.rate.is_some() && rated == 0 {
+        return Err("--rate: the scenario has no constant or Poisson rate".to_owned());
+    }
+    if args.streams.is_some() && held == 0 {
+        return Err("--streams: the scenario has no held or closed load".to_owned());
+    }
+    scenario.check()
+}
+
+fn options(args: &LoadArgs, target: &str, pids: &[u32]) -> Result<Options, String> {
+    let trust = args.ca.as_deref().map_or(Trust::DangerAnyCertificate, Trust::Roots);
+    let parse = |url: &str| Target::parse(url, Protocol::Http1, trust);
+    Ok(Options {
+        target: parse(target)?,
+        keys: args.key.clone(),
+        pids: pids.to_vec(),
+        cores: args.cores.clone(),
+        mock: args.mock.as_deref().map(parse).transpose()?,
+        decay_s: args.decay,
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+        label: String::new(),
+        shows_progress: true,
+    })
+}
+
+/// Failures of the target before the generator's own: a broken target is reported as such in any case.
+fn exit_code(result: &RunResult) -> u8 {
+    for failure in &result.failures {
+        eprintln!("FAILED {failure}");
+    }
+    if !result.failures.is_empty() {
+        return EXIT_FAILED;
+    }
+    if result.generator.is_saturated {
+        eprintln!(
+            "generator saturated: {:.0} % of its core (limit {:.0} %), sends {:.2} ms late at p99 (limit {:.0} ms); \
+             the figures are its limit, not the target's",
+            result.generator.cpu_share * 100.0,
+            CPU_SHARE_MAX * 100.0,
+            result.generator.lag_p99_us / 1000.0,
+            LAG_P99_US_MAX / 1000.0
+        );
+        return EXIT_SATURATED;
+    }
+    0
+}

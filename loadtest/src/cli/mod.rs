@@ -1,0 +1,134 @@
+//! Command line: `mock` and `run`.
+//!
+//! Exit codes: 0 passed; 1 the target failed a run (integrity, errors, a limit of the scenario); 2 wrong use, an
+//! unreachable target or an unreadable file; 3 the generator was saturated, so the figures are its own limit.
+
+mod commands;
+pub mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+pub const EXIT_FAILED: u8 = 1;
+pub const EXIT_USAGE: u8 = 2;
+pub const EXIT_SATURATED: u8 = 3;
+
+/// Measures AI gateways: open-loop load in every dialect, a mock provider, and proof that no event was lost.
+#[derive(Parser)]
+#[command(
+    name = "tollgate-load",
+    version,
+    after_help = "Exit codes: 0 passed, 1 the target failed, 2 wrong use or \
+    unreachable target, 3 the generator was saturated."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serves checked answers of every dialect, at a scripted pace.
+    Mock(MockArgs),
+    /// Runs a scenario against a target and reports.
+    Run(RunArgs),
+}
+
+#[derive(Args)]
+struct MockArgs {
+    /// Addresses to listen on: IP:PORT, [IPv6]:PORT or unix:PATH.
+    #[arg(long, default_value = "127.0.0.1:9100", value_name = "ADDRESS")]
+    listen: Vec<String>,
+    /// One thread on each of these cores; without it one thread, not pinned.
+    #[arg(long, value_delimiter = ',', value_name = "CORE")]
+    cores: Vec<usize>,
+    /// What an answer is like when its request does not say: e.g. "ttft_ms=20 gap_ms=5 events=100".
+    #[arg(long, default_value = "", value_name = "PAIRS")]
+    script: String,
+    /// A fault and its probability, e.g. status-429=0.01; may be given several times.
+    #[arg(long, value_name = "FAULT=PROBABILITY")]
+    fault: Vec<String>,
+    /// The only key that is accepted.
+    #[arg(long)]
+    key: Option<String>,
+    /// PEM file of the certificate chain: serve TLS.
+    #[arg(long, requires = "tls_key", value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// PEM file of the certificate's key.
+    #[arg(long, requires = "tls_cert", value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// A scenario file.
+    scenario: PathBuf,
+    /// http://HOST:PORT, https://HOST:PORT or unix:PATH.
+    #[arg(long)]
+    target: String,
+    #[command(flatten)]
+    load: LoadArgs,
+    /// Processes to be measured: CPU, memory, switches.
+    #[arg(long, value_delimiter = ',')]
+    pid: Vec<u32>,
+}
+
+/// What `run` and `compare` have in common.
+#[derive(Args, Clone)]
+struct LoadArgs {
+    /// Keys that the target accepts.
+    #[arg(long, value_delimiter = ',', default_value = "none")]
+    key: Vec<String>,
+    /// One generator thread on each of these cores; without it one thread, not pinned.
+    #[arg(long, value_delimiter = ',', value_name = "CORE")]
+    cores: Vec<usize>,
+    /// Model that the requests name, instead of the scenario's.
+    #[arg(long)]
+    model: Option<String>,
+    /// Measured seconds, instead of the scenario's.
+    #[arg(long, value_name = "SECONDS")]
+    duration: Option<f64>,
+    /// Seconds before that, instead of the scenario's.
+    #[arg(long, value_name = "SECONDS")]
+    warmup: Option<f64>,
+    /// Requests a second, instead of the scenario's (constant and Poisson rates).
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Open streams or clients, instead of the scenario's (held and closed loads).
+    #[arg(long)]
+    streams: Option<usize>,
+    /// Most connections, instead of the scenario's.
+    #[arg(long)]
+    connections: Option<usize>,
+    /// Closed loop with this many clients, whatever the scenario plans. Hides the target's stalls.
+    #[arg(long, value_name = "CLIENTS")]
+    closed_loop: Option<usize>,
+    /// Certificates that a TLS target must be signed by; without it none is verified.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// The mock behind the target: its counters go into the result.
+    #[arg(long, value_name = "URL")]
+    mock: Option<String>,
+    /// Seconds to watch the memory of the measured process after the load.
+    #[arg(long, default_value_t = 0.0, value_name = "SECONDS")]
+    decay: f64,
+    /// Write the result here.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Mock(args) => commands::mock(&args),
+        Command::Run(args) => commands::run(&args),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(message) => {
+            eprintln!("tollgate-load: {message}");
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}

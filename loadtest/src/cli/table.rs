@@ -1,0 +1,114 @@
+//! The result as a table on the terminal.
+
+use std::fmt::Write as _;
+
+use crate::measure::result::{LoadResult, ProcessResult, RunResult, Summary};
+
+pub fn of_run(result: &RunResult) -> String {
+    let mut out = String::new();
+    let RunResult { scenario, target, question, duration_s, .. } = result;
+    let _ = writeln!(out, "{scenario} against {target}, {duration_s} s measured\n{question}\n");
+    for load in &result.loads {
+        of_load(load, &mut out);
+    }
+    if let Some(process) = &result.process {
+        of_process(process, &mut out);
+    }
+    let generator = &result.generator;
+    let _ = writeln!(
+        out,
+        "generator   {} thread(s), {:.1} % of the busiest core, waited {:.1} %, lag p99 {:.0} us{}{}",
+        generator.threads,
+        generator.cpu_share * 100.0,
+        generator.wait_share * 100.0,
+        generator.lag_p99_us,
+        optional(", us/request", generator.cpu_us_per_request),
+        optional(", us/event", generator.cpu_us_per_event),
+    );
+    if let Some(mock) = &result.mock {
+        let _ = writeln!(
+            out,
+            "mock        {} events, {} records sent; {} answers finished, {} cancelled, {} open",
+            mock.events_sent,
+            mock.records_sent,
+            mock.answers_finished,
+            mock.answers_cancelled,
+            mock.answers_open
+        );
+    }
+    out
+}
+
+fn of_load(load: &LoadResult, out: &mut String) {
+    let counts = load.counts;
+    let LoadResult { name, shape, requests_per_s, events_per_s, good_per_s, .. } = load;
+    let loop_kind = if load.is_open_loop { "open loop" } else { "CLOSED LOOP" };
+    let _ = writeln!(out, "{name} ({shape}, {loop_kind})");
+    let _ = writeln!(
+        out,
+        "  answers     {} completed, {} failed, {} unfinished; {requests_per_s:.1}/s, {good_per_s:.1}/s within the SLO",
+        counts.completed, counts.failed, counts.unfinished
+    );
+    let per_read = if counts.reads > 0 { counts.records as f64 / counts.reads as f64 } else { 0.0 };
+    let _ = writeln!(
+        out,
+        "  events      {} ({events_per_s:.0}/s), {per_read:.2} text events per read",
+        counts.events
+    );
+    let faults = load.faults;
+    let _ = writeln!(
+        out,
+        "  integrity   {} lost, {} repeated, {} corrupted, {} foreign, {} cut",
+        faults.lost, faults.repeated, faults.corrupted, faults.foreign, faults.cut
+    );
+    let _ = writeln!(
+        out,
+        "  {:10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}",
+        "us", "count", "p50", "p90", "p99", "p99.9", "max"
+    );
+    let rows = [("total", &load.total), ("ttft", &load.ttft), ("gap", &load.gap), ("one way", &load.one_way)];
+    for (what, summary) in rows.iter().filter(|(_, summary)| summary.count > 0) {
+        let Summary { count, p50_us, p90_us, p99_us, p999_us, max_us, .. } = summary;
+        let _ = writeln!(
+            out,
+            "  {what:10} {count:>10} {p50_us:>10.1} {p90_us:>10.1} {p99_us:>10.1} {p999_us:>10.1} {max_us:>10.1}"
+        );
+    }
+    for (class, error) in &load.errors {
+        let _ = writeln!(out, "  error       {} x {class}: {}", error.count, error.example);
+    }
+    out.push('\n');
+}
+
+fn of_process(process: &ProcessResult, out: &mut String) {
+    let mb = |bytes: u64| bytes as f64 / (1024.0 * 1024.0);
+    let _ = writeln!(
+        out,
+        "process     {:.1} % of a core{}{}{}{}{}",
+        process.cpu_share * 100.0,
+        optional(", us/request", process.cpu_us_per_request),
+        optional(", us/event", process.cpu_us_per_event),
+        optional(", events/CPU-s", process.events_per_cpu_s.map(f64::round)),
+        optional(", user share", process.user_share),
+        optional(", user ns/event", process.user_ns_per_event.map(f64::round)),
+    );
+    let _ = writeln!(
+        out,
+        "memory      idle {:.1} MB, loaded {:.1} MB, most {:.1} MB{}{} at {} open{}",
+        mb(process.rss_idle_bytes),
+        mb(process.rss_loaded_bytes),
+        mb(process.rss_max_bytes),
+        optional(", after decay MB", process.rss_decayed_bytes.map(mb)),
+        optional(", KB/stream", process.rss_kb_per_stream),
+        process.open_streams,
+        optional("; switches/request", process.switches_per_request),
+    );
+}
+
+fn optional(name: &str, value: Option<f64>) -> String {
+    match value {
+        Some(value) if value.fract() == 0.0 => format!("{name} {value:.0}"),
+        Some(value) => format!("{name} {value:.3}"),
+        None => String::new(),
+    }
+}

@@ -1,0 +1,4 @@
+//! Figures of a run: what a thread records, and what becomes of it.
+
+pub mod result;
+pub mod recorder;

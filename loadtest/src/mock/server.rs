@@ -1,0 +1,405 @@
+//! One thread of the mock: accepts, reads requests, sends answers step by step.
+//!
+//! Each step of an answer is one write. An unpaced answer yields after `BURST_EVENTS` so that others go on; an answer
+//! whose reader is slow waits for its socket and holds at most one event.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::dialect::{Dialect, Facts, Mode, is_true_at, string_at};
+use crate::mock::answer::{Answer, End, Framing, Request, Step};
+use crate::mock::stats::{Stats, Totals};
+use crate::mock::{BODY_BYTES_MAX, Config};
+use crate::net::clock::{NS_PER_MS, now_ns};
+use crate::net::reactor::{Reactor, Ready};
+use crate::net::stream::{Listener, Stream};
+use crate::net::timers::Timers;
+use crate::wire::http1::{Item, Reader, RequestHead};
+
+/// Events that one answer may write before the others have their turn.
+const BURST_EVENTS: u32 = 16;
+const READ_BYTES: usize = 64 * 1024;
+/// Tokens of listeners stand above those of connections.
+const LISTENER: u64 = 1 << 63;
+/// How often the thread looks whether it shall stop.
+const STOP_CHECK_NS: u64 = 50 * NS_PER_MS;
+
+pub struct Server {
+    config: Config,
+    listeners: Vec<Listener>,
+    reactor: Reactor,
+    timers: Timers,
+    ready: Vec<Ready>,
+    connections: Vec<Option<Box<Connection>>>,
+    free: Vec<usize>,
+    /// Connections with an unpaced answer that yielded.
+    eager: Vec<usize>,
+    buffer: Vec<u8>,
+    all_stats: Vec<Arc<Stats>>,
+    stats: Arc<Stats>,
+    /// Numbers of streams whose request names none, and the draw of faults.
+    random: fastrand::Rng,
+}
+
+struct Connection {
+    stream: Stream,
+    reader: Reader<RequestHead>,
+    head: RequestHead,
+    body: Vec<u8>,
+    answer: Option<Answer>,
+    /// Read, but behind the request in work.
+    backlog: Vec<u8>,
+    out: Vec<u8>,
+    sent: usize,
+    /// Told apart from earlier users of the same place, in timers.
+    generation: u32,
+    is_eager: bool,
+    /// The request asked for a close, and its answer needed no steps.
+    ends_after_reply: bool,
+}
+
+#[derive(PartialEq, Eq)]
+enum Life {
+    Goes,
+    Ends,
+}
+
+impl Server {
+    pub fn new(
+        config: Config,
+        listeners: Vec<Listener>,
+        place: usize,
+        all_stats: Vec<Arc<Stats>>,
+    ) -> io::Result<Self> {
+        let reactor = Reactor::new()?;
+        for (number, listener) in listeners.iter().enumerate() {
+            reactor.add_listener(listener, LISTENER + number as u64)?;
+        }
+        Ok(Self {
+            config,
+            listeners,
+            reactor,
+            timers: Timers::default(),
+            ready: Vec::new(),
+            connections: Vec::new(),
+            free: Vec::new(),
+            eager: Vec::new(),
+            buffer: vec![0; READ_BYTES],
+            stats: all_stats[place].clone(),
+            all_stats,
+            random: fastrand::Rng::with_seed(place as u64 + 1),
+        })
+    }
+
+    /// Waits once and does what is due.
+    pub fn turn(&mut self) -> io::Result<()> {
+        let now = now_ns();
+        let until = if self.eager.is_empty() { self.timers.next_ns().min(now + STOP_CHECK_NS) } else { now };
+        let mut ready = std::mem::take(&mut self.ready);
+        self.reactor.wait(until, &mut ready)?;
+        for one in ready.drain(..) {
+            if one.token >= LISTENER {
+                self.accept((one.token - LISTENER) as usize)?;
+            } else {
+                self.on_ready(one);
+            }
+        }
+        self.ready = ready;
+        let now = now_ns();
+        while let Some((_, token)) = self.timers.take_due(now) {
+            let (place, generation) = (token as u32 as usize, (token >> 32) as u32);
+            let is_same = |c: &Connection| c.generation == generation;
+            if self.connections.get(place).and_then(Option::as_deref).is_some_and(is_same) {
+                self.pump_or_end(place);
+            }
+        }
+        for place in std::mem::take(&mut self.eager) {
+            if let Some(connection) = self.connections[place].as_mut().filter(|c| c.is_eager) {
+                connection.is_eager = false;
+                self.pump_or_end(place);
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, listener: usize) -> io::Result<()> {
+        loop {
+            let stream = match self.listeners[listener].accept(self.config.tls.as_ref()) {
+                Ok(stream) => stream,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                // A peer that gave up in the queue; running out of files ends the mock with the kernel's words.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(error) => return Err(error),
+            };
+            let place = self.free.pop().unwrap_or_else(|| {
+                self.connections.push(None);
+                self.connections.len() - 1
+            });
+            self.reactor.add(&stream, place as u64)?;
+            self.stats.connections_accepted.add(1);
+            self.stats.connections_open.add(1);
+            let generation = self.stats.connections_accepted.value() as u32;
+            self.connections[place] = Some(Box::new(Connection {
+                stream,
+                reader: Reader::default(),
+                head: RequestHead::default(),
+                body: Vec::new(),
+                answer: None,
+                backlog: Vec::new(),
+                out: Vec::new(),
+                sent: 0,
+                generation,
+                is_eager: false,
+                ends_after_reply: false,
+            }));
+        }
+    }
+
+    fn on_ready(&mut self, one: Ready) {
+        let place = one.token as usize;
+        if self.connections[place].is_none() {
+            return;
+        }
+        if one.readable && self.read(place) == Life::Ends {
+            return self.end(place);
+        }
+        if one.writable {
+            self.pump_or_end(place);
+        }
+    }
+
+    fn read(&mut self, place: usize) -> Life {
+        loop {
+            let Some(connection) = self.connections[place].as_mut() else { return Life::Goes };
+            let mut buffer = std::mem::take(&mut self.buffer);
+            let outcome = connection.stream.read(&mut buffer);
+            let life = match &outcome {
+                Ok(0) => Life::Ends,
+                Ok(size) => self.take_in(place, &buffer[..*size]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Life::Goes,
+                Err(_) => Life::Ends,
+            };
+            let is_drained = !matches!(outcome, Ok(size) if size == buffer.len());
+            self.buffer = buffer;
+            let is_tls = self.config.tls.is_some() && outcome.is_ok();
+            if life == Life::Ends || (is_drained && !is_tls) {
+                return life;
+            }
+        }
+    }
+
+    /// Parses bytes until a request is whole, starts its answer and keeps the rest.
+    fn take_in(&mut self, place: usize, mut bytes: &[u8]) -> Life {
+        loop {
+            let Some(connection) = self.connections[place].as_mut() else { return Life::Ends };
+            if connection.answer.is_some() {
+                connection.backlog.extend_from_slice(bytes);
+                return if connection.backlog.len() > BODY_BYTES_MAX { Life::Ends } else { Life::Goes };
+            }
+            match connection.reader.next(&mut bytes) {
+                Ok(None) => return Life::Goes,
+                Ok(Some(Item::Head(head))) => {
+                    if head.expects_continue {
+                        connection.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                    }
+                    connection.head = head;
+                    connection.body.clear();
+                }
+                Ok(Some(Item::Data(data))) => {
+                    if connection.body.len() + data.len() > BODY_BYTES_MAX {
+                        return Life::Ends;
+                    }
+                    connection.body.extend_from_slice(data);
+                }
+                Ok(Some(Item::End)) => {
+                    self.start(place);
+                    if self.pump(place) == Life::Ends {
+                        return Life::Ends;
+                    }
+                }
+                Err(_) => {
+                    self.stats.requests_refused.add(1);
+                    return Life::Ends;
+                }
+            }
+        }
+    }
+
+    fn pump_or_end(&mut self, place: usize) {
+        if self.pump(place) == Life::Ends {
+            self.end(place);
+        }
+    }
+
+    /// Sends what is due, an event per write.
+    fn pump(&mut self, place: usize) -> Life {
+        let mut burst = 0;
+        loop {
+            let Some(connection) = self.connections[place].as_mut() else { return Life::Goes };
+            match connection.send() {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Life::Goes,
+                Err(_) => return Life::Ends,
+            }
+            let Some(answer) = &mut connection.answer else {
+                return if connection.ends_after_reply { Life::Ends } else { Life::Goes };
+            };
+            if burst >= BURST_EVENTS {
+                connection.is_eager = true;
+                self.eager.push(place);
+                return Life::Goes;
+            }
+            burst += 1;
+            let (events, records) = (answer.events_sent, answer.records_sent);
+            let step = answer.step(now_ns(), &mut connection.out);
+            self.stats.events_sent.add(u64::from(answer.events_sent - events));
+            self.stats.records_sent.add(u64::from(answer.records_sent - records));
+            self.stats.bytes_sent.add(connection.out.len() as u64);
+            match step {
+                Step::Wrote => {}
+                Step::Wait(u64::MAX) => return Life::Goes,
+                Step::Wait(until) => {
+                    let token = u64::from(connection.generation) << 32 | place as u64;
+                    self.timers.set(until, token);
+                    return Life::Goes;
+                }
+                Step::Finished(end) => {
+                    if self.finish(place, end) == Life::Ends {
+                        return Life::Ends;
+                    }
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self, place: usize, end: End) -> Life {
+        let Some(connection) = self.connections[place].as_mut() else { return Life::Ends };
+        let Some(answer) = connection.answer.take() else { return Life::Ends };
+        self.stats.answers_open.sub(1);
+        if end == End::Whole {
+            self.stats.answers_finished.add(1);
+            self.stats.completion_tokens_finished.add(u64::from(answer.records_sent));
+            self.stats.prompt_tokens.add(answer.facts().prompt_tokens);
+        } else {
+            self.stats.answers_faulty.add(1);
+            self.stats.completion_tokens_partial.add(u64::from(answer.records_sent));
+        }
+        if end == End::FaultReset {
+            let _ = connection.stream.reset_on_close();
+        }
+        if matches!(end, End::FaultClose | End::FaultReset) || connection.head.close {
+            return Life::Ends;
+        }
+        let backlog = std::mem::take(&mut connection.backlog);
+        if backlog.is_empty() { Life::Goes } else { self.take_in(place, &backlog) }
+    }
+
+    fn end(&mut self, place: usize) {
+        let Some(connection) = self.connections[place].take() else { return };
+        if let Some(answer) = &connection.answer {
+            self.stats.answers_open.sub(1);
+            self.stats.answers_cancelled.add(1);
+            self.stats.completion_tokens_partial.add(u64::from(answer.records_sent));
+        }
+        self.stats.connections_open.sub(1);
+        self.free.push(place);
+    }
+
+    /// A request is whole: builds its answer, or answers at once what is no model call.
+    fn start(&mut self, place: usize) {
+        let Some(connection) = self.connections[place].as_mut() else { return };
+        let is_post = connection.head.method == "POST";
+        let known = Dialect::of_path(&connection.head.path).filter(|_| is_post);
+        let Some((dialect, fixed_mode)) = known else {
+            self.stats.requests_other.add(1);
+            let (status, body) = other(&connection.head.path, &self.all_stats);
+            return connection.reply(status, &body);
+        };
+        if self.config.key.as_ref().is_some_and(|key| *key != connection.head.key) {
+            self.stats.requests_refused.add(1);
+            return connection.reply(401, &dialect.error(401, "wrong key"));
+        }
+        let body = connection.body.as_slice();
+        let Some(model) = model_of(dialect, &connection.head.path, body) else {
+            self.stats.requests_refused.add(1);
+            return connection.reply(400, &dialect.error(400, "the body names no model"));
+        };
+        count_request(&self.stats, dialect);
+        let mut script = self.config.script;
+        script.apply_request(&connection.head.script, body);
+        if script.fault.is_none() {
+            let drawn = |(_, probability): &&(_, f64)| self.random.f64() < *probability;
+            script.fault = self.config.faults.iter().find(drawn).map(|(fault, _)| *fault);
+        }
+        let stream = script.stream.unwrap_or_else(|| self.random.u32(..));
+        let streamed = || is_true_at(body, b"\"stream\"");
+        let mode = fixed_mode.unwrap_or_else(|| if streamed() { Mode::Stream } else { Mode::Whole });
+        let facts = Facts {
+            id: String::from_utf8_lossy(&crate::record::stream_name(stream)).into_owned(),
+            model,
+            // Four bytes a token, as providers bill English within a few per cent.
+            prompt_tokens: body.len() as u64 / 4,
+            completion_tokens: u64::from(script.events),
+            include_usage: is_true_at(body, b"\"include_usage\""),
+        };
+        let framing = Framing::Http1 { close: connection.head.close };
+        let request = Request { dialect, mode, script, facts, framing };
+        connection.answer = Some(Answer::new(request, stream, now_ns()));
+        connection.body = Vec::new();
+        self.stats.answers_open.add(1);
+    }
+}
+
+impl Connection {
+    /// Sends `out` as far as the socket takes it.
+    fn send(&mut self) -> io::Result<()> {
+        self.stream.flush()?;
+        while self.sent < self.out.len() {
+            self.sent += self.stream.write(&self.out[self.sent..])?;
+        }
+        self.out.clear();
+        self.sent = 0;
+        Ok(())
+    }
+
+    fn reply(&mut self, status: u16, body: &str) {
+        let head = format!(
+            "HTTP/1.1 {status} {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            if status == 200 { "OK" } else { "Refused" },
+            body.len()
+        );
+        self.out.extend_from_slice(head.as_bytes());
+        self.out.extend_from_slice(body.as_bytes());
+        self.ends_after_reply = self.head.close;
+    }
+}
+
+fn model_of(dialect: Dialect, path: &str, body: &[u8]) -> Option<String> {
+    if dialect == Dialect::Gemini {
+        let name = path.split('?').next()?.rsplit('/').next()?;
+        return name.split(':').next().map(str::to_owned);
+    }
+    string_at(body, b"\"model\"").map(|name| String::from_utf8_lossy(name).into_owned())
+}
+
+fn count_request(stats: &Stats, dialect: Dialect) {
+    let counter = match dialect {
+        Dialect::Chat => &stats.requests_chat,
+        Dialect::Responses => &stats.requests_responses,
+        Dialect::Messages => &stats.requests_messages,
+        Dialect::Embeddings => &stats.requests_embeddings,
+        Dialect::Gemini => &stats.requests_gemini,
+    };
+    counter.add(1);
+}
+
+fn other(path: &str, stats: &[Arc<Stats>]) -> (u16, String) {
+    match path.split('?').next().unwrap_or(path) {
+        "/mock/stats" => (200, serde_json::to_string(&Totals::of(stats)).unwrap_or_default()),
+        path if path.ends_with("/models") => {
+            let model = r#"{"id":"mock","object":"model","created":1760000000,"owned_by":"tollgate-load"}"#;
+            (200, format!(r#"{{"object":"list","data":[{model}]}}"#))
+        }
+        _ => (404, r#"{"error":{"message":"no such path","type":"invalid_request_error"}}"#.to_owned()),
+    }
+}

@@ -1,0 +1,172 @@
+//! The generator against the mock: every shape arrives whole, every fault is told, the counts of both sides agree.
+
+use tollgate_load::measure::result::RunResult;
+use tollgate_load::mock::script::Script;
+use tollgate_load::mock::stats::Totals;
+use tollgate_load::mock::{self, Config, Mock};
+use tollgate_load::net::stream::Address;
+use tollgate_load::run::target::{Protocol, Target, Trust};
+use tollgate_load::run::{Options, run};
+use tollgate_load::scenario::Scenario;
+
+fn start(addresses: &[&str], faults: &[(&str, f64)]) -> Mock {
+    let faults = faults.iter().map(|(name, p)| (name.parse().expect("a fault"), *p)).collect();
+    let listen = addresses.iter().map(|address| address.parse().expect("an address")).collect();
+    let config =
+        Config { listen, cores: Vec::new(), script: Script::default(), faults, key: None, tls: None };
+    mock::start(&config).expect("loopback can be listened on")
+}
+
+fn target(address: &Address) -> Target {
+    let url = match address {
+        Address::Ip(ip) => format!("http://{ip}"),
+        Address::Unix(path) => format!("unix:{}", path.display()),
+    };
+    Target::parse(&url, Protocol::Http1, Trust::DangerAnyCertificate).expect("a valid URL")
+}
+
+fn options(address: &Address) -> Options {
+    Options {
+        target: target(address),
+        keys: vec!["k".to_owned()],
+        pids: Vec::new(),
+        cores: Vec::new(),
+        mock: None,
+        decay_s: 0.0,
+        command: String::new(),
+        label: String::new(),
+        shows_progress: false,
+    }
+}
+
+/// One load for half a second, of which everything counts.
+fn scenario(shape: &str, rate: &str, answer: &str) -> Scenario {
+    let text = format!(
+        "question = 'q'\npasses_when = 'p'\nwarmup_s = 0\nduration_s = 0.5\ndrain_s = 0.5\ntimeout_s = 2\n[[load]]\nname = 'a'\n\
+         shape = '{shape}'\nrate = {rate}\nanswer = {answer}\nconnections = 8\n"
+    );
+    Scenario::parse(&text).expect("a valid scenario")
+}
+
+fn errors(result: &RunResult) -> Vec<String> {
+    result.loads[0].errors.keys().cloned().collect()
+}
+
+#[test]
+fn every_shape_arrives_whole_over_ipv4_ipv6_and_a_unix_socket() {
+    let path = std::env::temp_dir().join(format!("tollgate-load-{}.sock", std::process::id()));
+    let unix = format!("unix:{}", path.display());
+    let mock = start(&["127.0.0.1:0", "[::1]:0", &unix], &[]);
+    let shapes = ["chat", "chat-stream", "responses", "responses-stream", "messages", "messages-stream"];
+    let more = ["embeddings", "gemini", "gemini-stream"];
+    for (number, shape) in shapes.iter().chain(&more).enumerate() {
+        let scenario = scenario(shape, "{ kind = 'constant', per_s = 40 }", "{ events = 5, gap_ms = 1 }");
+        let address = &mock.addresses[number % 3];
+        let result = run(&scenario, &options(address)).expect("the mock is there");
+        assert_eq!(result.failures, [""; 0], "{shape}");
+        let load = &result.loads[0];
+        assert!((18..=20).contains(&load.counts.completed), "{shape}: {:?}", load.counts);
+        assert_eq!(load.total.count, 20, "{shape}");
+    }
+    mock.stop();
+    let _ = std::fs::remove_file(path);
+}
+
+#[test]
+fn the_counts_of_generator_and_mock_agree() {
+    let mock = start(&["127.0.0.1:0"], &[]);
+    let scenario = scenario("messages-stream", "{ kind = 'constant', per_s = 100 }", "{ events = 7 }");
+    let result = run(&scenario, &options(&mock.addresses[0])).expect("the mock is there");
+    let totals = Totals::of(&mock.stats);
+    let load = &result.loads[0];
+    assert_eq!((load.counts.sent, load.counts.unfinished), (50, 0));
+    assert_eq!((totals.requests_messages, totals.answers_finished, totals.answers_open), (50, 50, 0));
+    assert_eq!(totals.records_sent, 350);
+    // Opening (3) and closing (3) events come beside the text.
+    assert_eq!(totals.events_sent, 50 * 13);
+    assert!(load.counts.records <= 350 && load.counts.records > 300);
+    mock.stop();
+}
+
+#[test]
+fn each_fault_of_the_provider_is_a_failure_of_its_own_class() {
+    let rows = [
+        ("status-429", "chat", "status 429"),
+        ("status-529", "messages-stream", "status 529"),
+        ("reset-before-head", "chat", "broken"),
+        ("reset-after-head", "chat-stream", "broken"),
+        ("reset-mid-event", "chat-stream", "broken"),
+        ("cut-mid-event", "chat-stream", "closed by the target"),
+        ("cut-mid-event", "chat", "closed by the target"),
+        ("garbage", "chat", "not an HTTP/1.1 answer"),
+        ("length-too-long", "chat", "closed by the target"),
+        ("length-too-short", "chat", "answer without text"),
+        ("silent", "chat", "timeout"),
+        ("trickle", "chat", "timeout"),
+        ("endless-head", "chat", "timeout"),
+    ];
+    for (fault, shape, class) in rows {
+        let mock = start(&["127.0.0.1:0"], &[(fault, 1.0)]);
+        let mut scenario = scenario(shape, "{ kind = 'constant', per_s = 20 }", "{ events = 5 }");
+        // Slow faults must fall into the window to be counted.
+        (scenario.timeout_s, scenario.duration_s) = (0.3, 1.0);
+        let result = run(&scenario, &options(&mock.addresses[0])).expect("the mock is there");
+        let seen = errors(&result);
+        assert!(seen.iter().any(|one| one.starts_with(class)), "{fault} {shape}: {seen:?}");
+        assert_eq!(result.loads[0].counts.completed, 0, "{fault} {shape}");
+        assert!(!result.failures.is_empty(), "{fault} {shape}");
+        mock.stop();
+    }
+}
+
+#[test]
+fn held_streams_stay_open_and_are_left_at_the_end() {
+    let mock = start(&["127.0.0.1:0"], &[]);
+    let rate = "{ kind = 'hold', streams = 20 }";
+    let scenario = scenario("chat-stream", rate, "{ events = 1000000, gap_ms = 10 }");
+    let result = run(&scenario, &options(&mock.addresses[0])).expect("the mock is there");
+    assert_eq!(result.failures, [""; 0]);
+    let load = &result.loads[0];
+    assert!(load.counts.records > 20 * 30, "{:?}", load.counts);
+    let is_gone = (0..100).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        Totals::of(&mock.stats).answers_cancelled == 20
+    });
+    assert!(is_gone, "{:?}", Totals::of(&mock.stats));
+    mock.stop();
+}
+
+#[test]
+fn a_closed_loop_keeps_its_clients_busy() {
+    let mock = start(&["127.0.0.1:0"], &[]);
+    let scenario = scenario("chat", "{ kind = 'closed', clients = 4 }", "{ events = 1, ttft_ms = 5 }");
+    let result = run(&scenario, &options(&mock.addresses[0])).expect("the mock is there");
+    assert_eq!(result.failures, [""; 0]);
+    let load = &result.loads[0];
+    // Four clients, an answer each 5 ms and a bit.
+    assert!((100..=400).contains(&load.counts.completed), "{:?}", load.counts);
+    assert!(load.total.p50_us >= 5000.0 && !load.is_open_loop);
+    mock.stop();
+}
+
+#[test]
+fn a_slow_target_makes_planned_sends_wait_and_the_wait_counts() {
+    let mock = start(&["127.0.0.1:0"], &[]);
+    // 8 connections and 50 ms an answer carry 160 a second of the 400 planned.
+    let scenario = scenario("chat", "{ kind = 'constant', per_s = 400 }", "{ events = 1, ttft_ms = 50 }");
+    let result = run(&scenario, &options(&mock.addresses[0])).expect("the mock is there");
+    let load = &result.loads[0];
+    assert!(load.total.max_us > 200_000.0, "{}", load.total.max_us);
+    assert!(load.counts.unfinished > 50, "{:?}", load.counts);
+    mock.stop();
+}
+
+#[test]
+fn an_unreachable_target_is_one_line() {
+    let closed = start(&["127.0.0.1:0"], &[]);
+    let address = closed.addresses[0].clone();
+    closed.stop();
+    let scenario = scenario("chat", "{ kind = 'constant', per_s = 10 }", "{ events = 1 }");
+    let error = run(&scenario, &options(&address)).map(|_| ()).expect_err("nobody listens");
+    assert!(error.contains("cannot connect") && !error.contains('\n'), "{error}");
+}
