@@ -32,6 +32,12 @@ impl ConnectionOptions {
 
     /// Takes one `Connection` value in.
     pub(super) fn add(&mut self, value: &[u8]) -> Result<(), &'static str> {
+        // What nearly every client sends, and nothing else on the line.
+        if self.seen < CONNECTION_OPTIONS_MAX && value.eq_ignore_ascii_case(b"keep-alive") {
+            self.seen += 1;
+            self.keep_alive = true;
+            return Ok(());
+        }
         for option in members(value) {
             self.seen += 1;
             if self.seen > CONNECTION_OPTIONS_MAX {

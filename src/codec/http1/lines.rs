@@ -21,23 +21,31 @@ impl Lines {
     }
 
     /// The next whole line, or `None` until more bytes are there. `bytes` only ever grows at its end.
+    #[inline]
     pub(super) fn next(&mut self, bytes: &[u8]) -> Result<Option<Range<usize>>, &'static str> {
         let Some(unseen) = bytes.get(self.checked..) else { return Ok(None) };
         let at = self.checked + find_control(unseen);
+        self.checked = at;
         match bytes.get(at..) {
-            None | Some([]) => self.checked = bytes.len(),
-            Some([b'\r']) => self.checked = at,
+            None | Some([]) | Some([b'\r']) => Ok(None),
             Some([b'\r', b'\n', ..]) => {
                 let line = self.start..at;
                 self.start = at + 2;
                 self.checked = self.start;
-                return Ok(Some(line));
+                Ok(Some(line))
             }
-            Some([b'\r', ..]) => return Err("a bare CR in the head; lines end with CRLF"),
-            Some([b'\n', ..]) => return Err("a bare LF in the head; lines end with CRLF"),
-            Some([0, ..]) => return Err("NUL in the head"),
-            Some(_) => return Err("a control character in the head"),
+            Some(&[byte, ..]) => Err(refusal(byte)),
         }
-        Ok(None)
+    }
+}
+
+/// Why the line cannot go on with this control character.
+#[cold]
+fn refusal(byte: u8) -> &'static str {
+    match byte {
+        b'\r' => "a bare CR in the head; lines end with CRLF",
+        b'\n' => "a bare LF in the head; lines end with CRLF",
+        0 => "NUL in the head",
+        _ => "a control character in the head",
     }
 }

@@ -27,7 +27,7 @@ use super::fields::{
 };
 use super::hop::ConnectionOptions;
 use super::lines::Lines;
-use super::syntax::{HOST, TARGET, is_class, is_tchar};
+use super::syntax::{CLASS, DOT, HOST, TARGET, is_class, is_tchar};
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use monoio_codec::{Decoded, Decoder};
@@ -350,7 +350,12 @@ fn check_target(method: &[u8], target: &[u8]) -> Result<(), Refusal> {
     if method == b"CONNECT" {
         return Err(Refusal { status: 501, what: "CONNECT; this is not a forward proxy" });
     }
-    if !target.iter().all(|&b| is_class(b, TARGET)) {
+    let (mut every, mut any) = (TARGET, 0);
+    for &byte in target {
+        let class = CLASS[usize::from(byte)];
+        (every, any) = (every & class, any | class);
+    }
+    if every == 0 {
         return Err(bad("a request target with a character that is not allowed"));
     }
     let origin = match target {
@@ -361,8 +366,7 @@ fn check_target(method: &[u8], target: &[u8]) -> Result<(), Refusal> {
         // RFC 9112 section 3.2.4: a proxy would send this on as `OPTIONS *`.
         return Err(bad("OPTIONS for the server as a whole"));
     }
-    let path = &origin[..memchr::memchr(b'?', origin).unwrap_or(origin.len())];
-    if has_dot_segment(path) {
+    if any & DOT != 0 && has_dot_segment(origin) {
         return Err(bad("a dot segment in the path"));
     }
     Ok(())
@@ -388,8 +392,8 @@ fn is_host(value: &[u8]) -> bool {
             (literal.parse::<std::net::Ipv6Addr>().is_ok(), &rest[close + 1..])
         }
         _ => {
-            let end = memchr::memchr(b':', value).unwrap_or(value.len());
-            (end > 0 && value[..end].iter().all(|&b| is_class(b, HOST)), &value[end..])
+            let end = value.iter().position(|&b| !is_class(b, HOST)).unwrap_or(value.len());
+            (end > 0, &value[end..])
         }
     };
     is_valid && is_port(port)
@@ -405,12 +409,8 @@ fn is_port(port: &[u8]) -> bool {
 
 /// A `.` or `..` segment, percent-encoded or behind an encoded slash too. A client removes them before it
 /// sends (RFC 3986 section 5.2.4); here they would let a path escape the prefix that a route allows.
-fn has_dot_segment(path: &[u8]) -> bool {
-    let suspicious = memchr::memmem::find(path, b"/.").is_some() || memchr::memchr(b'%', path).is_some();
-    suspicious && dot_segment(path)
-}
-
-fn dot_segment(path: &[u8]) -> bool {
+fn has_dot_segment(origin: &[u8]) -> bool {
+    let path = &origin[..memchr::memchr(b'?', origin).unwrap_or(origin.len())];
     let mut rest = path;
     // The current segment: how many dots, and nothing else.
     let mut dots = Some(0u8);

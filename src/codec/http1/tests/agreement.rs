@@ -12,7 +12,7 @@ const ROUNDS: usize = 60_000;
 
 const REQUESTS: &[&str] = &[
     "GET / HTTP/1.1|Host: a.test||",
-    "POST /v1/chat/completions?a=b HTTP/1.1|Host: [::1]:80|Content-Length: 12|Content-Type: application/json||",
+    "POST /v1/chat?a=b HTTP/1.1|Host: [::1]:80|Content-Length: 12|Content-Type: application/json||",
     "POST http://a.test/x HTTP/1.1|host: a|Transfer-Encoding: chunked|Expect: 100-continue|X-A: b \t||",
     "GET /x HTTP/1.0|Connection: keep-alive, x|X:||",
     "|PUT /a%20b/[c] HTTP/1.1|Host:a:1|Connection: Upgrade|Upgrade: websocket|session_id: 1||",
