@@ -9,6 +9,7 @@
 
 use super::failure::{ConnectFailure, Which};
 use super::origin::Origin;
+use super::proxy;
 use crate::base::clock::{self, Instant};
 use crate::base::error::Timer;
 use crate::net::conn::Conn;
@@ -34,7 +35,17 @@ pub(super) async fn open(origin: &Origin, order: &Order) -> Result<Conn, Connect
         None => &settings.addresses,
     };
     let deadline = Deadline::unset();
-    let (conn, _address) = connect(addresses, order, settings.timeouts.connect, &deadline).await?;
+    let (conn, address) = connect(addresses, order, settings.timeouts.connect, &deadline).await?;
+    if let Some(proxy) = &settings.proxy {
+        deadline.set(settings.timeouts.connect);
+        let tunnel = proxy::tunnel(&conn, proxy, &settings.host, settings.port);
+        let opened = deadline.bound(tunnel).await.unwrap_or_else(|_| {
+            let message =
+                format!("no tunnel from the proxy within {} ms", settings.timeouts.connect.as_millis());
+            Err(ConnectFailure::new(Which::Timeout(Timer::Connect), message))
+        });
+        opened.map_err(|failure| failure.at(address))?;
+    }
     Ok(conn)
 }
 

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `origin` | where connections go and how: compiled by control |
 //! | `pool` | idle connections, limits, the queue |
-//! | `connect` | opening one: addresses, proxy, TLS |
+//! | `connect`, `proxy` | opening one: addresses, the proxy's tunnel, TLS |
 //! | `failure` | why there is none |
 //! | `http1` | one exchange: request out, answer in, body pieces without copies |
 //! | `head` | the answer's head, interim ones skipped |
@@ -20,6 +20,7 @@ mod head;
 mod http1;
 mod origin;
 mod pool;
+mod proxy;
 
 #[cfg(test)]
 mod stage;
