@@ -1,3 +1,4 @@
 //! What is known of models and their providers. Bytes in, values out; no I/O.
 
 pub mod provider;
+pub mod dialect;

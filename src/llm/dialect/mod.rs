@@ -1,0 +1,174 @@
+//! Dialects: the one place that knows a provider's wire format.
+//!
+//! A [`Dialect`] answers, from bytes alone: what a request asks for ([`Dialect::peek`]), where the texts of
+//! an answer stand ([`Dialect::lanes`]), what an event is ([`Dialect::class`]), what it says of usage
+//! ([`Dialect::usage`]), and how an error, a refusal, an ending and a heartbeat are written. Guards, limits,
+//! stages and the meter speak of these only, so a new dialect is one file that implements `Wire` and one line
+//! in [`Dialect::wire`].
+//!
+//! Input: the `data` of one server-sent event, or a whole body. What a client sent was checked by
+//! `codec::json::check` before; what an upstream sent was not, and is read as far as it can be: a document
+//! that breaks off has the lanes and the usage that stand before the break, unknown members are passed over,
+//! null stands for absent.
+//! Errors: only requests are refused; the caller's fault.
+//! Absent: SSE framing (`codec::sse`), money, vendors that merely deviate (a quirk that changes a number is
+//! named where it is read), audio, and log probabilities, which repeat a text token by token and are no lane.
+//! Source: `../shared/wire/WIRE_FACTS.md`; OpenAI specification 2.3.0, Anthropic SDK types 2.11.0.
+
+mod anthropic;
+mod lane;
+mod openai_chat;
+mod openai_completions;
+mod openai_embeddings;
+mod openai_responses;
+mod peek;
+mod skeleton;
+mod usage;
+
+pub use lane::{Lane, LaneKind, LaneText, Lanes, Part};
+pub use peek::{MODEL_LEN_MAX, Peek, UsageInStream};
+pub use skeleton::{DOCUMENT_MAX, Hole, HoleKind, Kept, Reach, Skeleton, Texts};
+pub use usage::{Caching, Provenance, TOKENS_MAX, Usage};
+
+use crate::base::error::Error;
+use crate::base::id::RequestId;
+use crate::codec::json::{self, Value};
+
+/// A wire format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// `/v1/chat/completions`
+    OpenAiChat,
+    /// `/v1/completions`
+    OpenAiCompletions,
+    /// `/v1/embeddings`
+    OpenAiEmbeddings,
+    /// `/v1/responses`
+    OpenAiResponses,
+    /// `/v1/messages`
+    Anthropic,
+}
+
+/// What an event is. Where several hold, the later in this list wins, but `Content` is the weakest of those
+/// that say something: a chunk that carries the last word and the finish reason is `Finish`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Nothing of the following.
+    Other,
+    /// A sign of life.
+    Ping,
+    /// Carries text of a lane that is not empty.
+    Content,
+    /// Says that a choice, or the answer, has come to its end, and why.
+    Finish,
+    /// Carries usage and no choice (`choices: []`): the extra chunk that a client gets who asked for it.
+    Usage,
+    /// The last event of a complete answer.
+    End,
+    /// Says that the answer has failed.
+    Error,
+}
+
+impl Dialect {
+    pub const ALL: [Dialect; 5] = [
+        Dialect::OpenAiChat,
+        Dialect::OpenAiCompletions,
+        Dialect::OpenAiEmbeddings,
+        Dialect::OpenAiResponses,
+        Dialect::Anthropic,
+    ];
+
+    fn wire(self) -> &'static dyn Wire {
+        match self {
+            Dialect::OpenAiChat => &openai_chat::OpenAiChat,
+            Dialect::OpenAiCompletions => &openai_completions::OpenAiCompletions,
+            Dialect::OpenAiEmbeddings => &openai_embeddings::OpenAiEmbeddings,
+            Dialect::OpenAiResponses => &openai_responses::OpenAiResponses,
+            Dialect::Anthropic => &anthropic::Anthropic,
+        }
+    }
+
+    /// The word in logs and metrics.
+    pub fn name(self) -> &'static str {
+        self.wire().name()
+    }
+
+    /// What the gateway must know of a request. `body` has passed `codec::json::check`.
+    ///
+    /// Refused, with the field's name: a repeat of a field that is read here, a model that is missing, no
+    /// string or longer than [`MODEL_LEN_MAX`], a `stream` that is no boolean, a `stream_options` that is no
+    /// object.
+    pub fn peek(self, body: &[u8]) -> Result<Peek, Error> {
+        peek::peek(self.wire().request(), body)
+    }
+
+    /// What the event is. `event_name` is the event's type if it names one.
+    pub fn class(self, event_name: Option<&[u8]>, data: &[u8]) -> Class {
+        if is_done(data) {
+            return Class::End;
+        }
+        let Ok(doc) = json::root(data) else { return Class::Other };
+        match self.wire().class(event_name, doc) {
+            Class::Other => {
+                let mut lanes = Lanes::new();
+                self.wire().lanes(event_name, doc, &mut lanes);
+                let speaks = lanes.iter().any(|text| text.part == Part::Next && !text.range.is_empty());
+                if speaks { Class::Content } else { Class::Other }
+            }
+            class => class,
+        }
+    }
+
+    /// Merges what `data` says of usage into `usage`: the last number seen for each member counts.
+    pub fn usage(self, data: &[u8], usage: &mut Usage) {
+        if let Ok(doc) = json::root(data) {
+            self.wire().usage(doc, usage);
+        }
+    }
+
+    /// Appends the texts of one stream event, in their order.
+    pub fn lanes(self, event_name: Option<&[u8]>, data: &[u8], out: &mut Lanes) {
+        if let Ok(doc) = json::root(data) {
+            self.wire().lanes(event_name, doc, out);
+        }
+    }
+
+    /// Appends the texts of a whole answer, in their order.
+    pub fn lanes_whole(self, body: &[u8], out: &mut Lanes) {
+        if let Ok(doc) = json::root(body) {
+            self.wire().lanes_whole(doc, out);
+        }
+    }
+
+    /// Which members an answer's skeleton keeps: all that [`Dialect::class`] and [`Dialect::usage`] read.
+    pub fn kept(self) -> &'static Kept {
+        self.wire().kept()
+    }
+
+    /// Appends the HTTP body of an error, in the form from which the dialect's SDKs make their exceptions.
+    /// The status is `error.kind.row().status`.
+    pub fn error_body(self, error: &Error, id: &RequestId, out: &mut Vec<u8>) {
+        self.wire().error_body(error, id, out);
+    }
+}
+
+/// Whether `data` is the line that ends the streams of OpenAI's older dialects.
+pub fn is_done(data: &[u8]) -> bool {
+    data.trim_ascii() == b"[DONE]"
+}
+
+/// What a dialect's file says. `doc` is the outermost value of an event's data or of a body, not yet walked.
+trait Wire: Sync {
+    fn name(&self) -> &'static str;
+    fn request(&self) -> &'static peek::RequestFields;
+    fn kept(&self) -> &'static Kept;
+    /// Never `Content`, and the same for a document and its skeleton.
+    fn class(&self, event_name: Option<&[u8]>, doc: Value<'_>) -> Class;
+    fn usage(&self, doc: Value<'_>, usage: &mut Usage);
+    fn lanes(&self, event_name: Option<&[u8]>, doc: Value<'_>, out: &mut Lanes);
+    fn lanes_whole(&self, doc: Value<'_>, out: &mut Lanes);
+    fn error_body(&self, error: &Error, id: &RequestId, out: &mut Vec<u8>);
+}
+
+#[cfg(test)]
+mod tests;

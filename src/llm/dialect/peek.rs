@@ -1,0 +1,202 @@
+//! The peek into a request: the few fields that decide what happens to it, and the splices that change them.
+//!
+//! A [`Peek`] holds ranges and numbers only, so it lives beside the body that it was made of.
+
+use crate::base::error::{Error, Kind as ErrorKind};
+use crate::codec::json::{self, Kind, Value};
+use crate::codec::patch::{Overlap, Patches};
+use std::ops::Range;
+
+/// Longest name of a model, in bytes between the quotes.
+pub const MODEL_LEN_MAX: usize = 512;
+
+/// What a request asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peek {
+    /// The model's name in the body: between the quotes, still escaped.
+    model: Range<usize>,
+    /// The name itself, where it is written with escapes.
+    model_unescaped: Option<Box<str>>,
+    /// The answer is asked for as a stream.
+    pub stream: bool,
+    pub usage_in_stream: UsageInStream,
+    /// Most tokens that the request allows for all choices together, if it says.
+    pub output_max: Option<u64>,
+}
+
+/// Whether the answer's stream will say what it used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UsageInStream {
+    /// It does without being asked, or this is no stream.
+    Always,
+    /// The client asked for it.
+    Asked,
+    /// The client did not: this splice asks.
+    NotAsked(Splice),
+}
+
+/// One replacement of the body, ready to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Splice {
+    range: Range<usize>,
+    by: &'static str,
+}
+
+/// Which fields of a dialect's requests are read.
+pub(super) struct RequestFields {
+    pub streaming: Streaming,
+    /// Names of the output limit, the decisive first.
+    pub output_max: [&'static str; 2],
+    /// Name of the number of alternative answers.
+    pub choices: Option<&'static str>,
+}
+
+/// How a dialect streams.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Streaming {
+    Never,
+    /// With usage in every stream.
+    UsageAlways,
+    /// With usage if `stream_options.include_usage` is true.
+    UsageOnDemand,
+}
+
+impl Peek {
+    /// The model's name. `body` is the one that was peeked into.
+    pub fn model<'a>(&'a self, body: &'a [u8]) -> &'a str {
+        match &self.model_unescaped {
+            Some(name) => name,
+            None => {
+                body.get(self.model.clone()).and_then(|name| str::from_utf8(name).ok()).unwrap_or_default()
+            }
+        }
+    }
+
+    /// Where the model's name stands: between the quotes, still escaped.
+    pub fn model_range(&self) -> Range<usize> {
+        self.model.clone()
+    }
+
+    /// Puts another model's name in the place of the client's.
+    pub fn set_model(&self, patches: &mut Patches, model: &str) -> Result<(), Overlap> {
+        let mut escaped = Vec::with_capacity(model.len());
+        json::escape(model.as_bytes(), &mut escaped);
+        patches.replace(self.model.clone(), &escaped)
+    }
+
+    /// Asks for usage in the stream where the client did not; whatever else it put into `stream_options`
+    /// stays.
+    /// Returns whether that was needed: the usage event is then not the client's.
+    pub fn ask_for_usage(&self, patches: &mut Patches) -> Result<bool, Overlap> {
+        let UsageInStream::NotAsked(Splice { range, by }) = &self.usage_in_stream else { return Ok(false) };
+        patches.replace(range.clone(), by.as_bytes())?;
+        Ok(true)
+    }
+}
+
+pub(super) fn peek(fields: &RequestFields, body: &[u8]) -> Result<Peek, Error> {
+    let root = json::root(body).map_err(|defect| Error::new(ErrorKind::BodyNotJson, defect.to_string()))?;
+    if root.kind != Kind::Object {
+        let detail = format!("the body is {}; it must be a JSON object", noun(root.kind));
+        return Err(Error::new(ErrorKind::BodyField, detail));
+    }
+    let [first, second] = fields.output_max;
+    let names = ["model", "stream", "stream_options", first, second, fields.choices.unwrap_or("model")];
+    let [model, stream, options, first, second, choices] = read(root, names)?;
+
+    let (model, model_unescaped) = model_name(model)?;
+    let stream = fields.streaming != Streaming::Never && flag("stream", stream)?.unwrap_or(false);
+    let usage_in_stream = match fields.streaming {
+        Streaming::UsageOnDemand if stream => usage_in_stream(root, options)?,
+        _ => UsageInStream::Always,
+    };
+    let number = |value: Option<Value<'_>>| value.and_then(|value| value.as_u64());
+    let choices = fields.choices.and(number(choices)).unwrap_or(1).max(1);
+    let output_max = number(first).or(number(second)).map(|max| max.saturating_mul(choices));
+    Ok(Peek { model, model_unescaped, stream, usage_in_stream, output_max })
+}
+
+/// The fields of that names; a repeat is refused by name.
+fn read<'a, const N: usize>(
+    object: Value<'a>,
+    names: [&'static str; N],
+) -> Result<[Option<Value<'a>>; N], Error> {
+    json::fields(object, names).map_err(|defect| {
+        let times = |name| object.members().flatten().filter(|member| member.key.is(name)).count();
+        match names.into_iter().find(|name| times(name) > 1) {
+            Some(name) => field(name, format!("`{name}` occurs more than once; it may occur once")),
+            None => Error::new(ErrorKind::BodyNotJson, defect.to_string()),
+        }
+    })
+}
+
+fn model_name(value: Option<Value<'_>>) -> Result<(Range<usize>, Option<Box<str>>), Error> {
+    let Some(value) = value else {
+        return Err(field("model", "`model` is missing; it must be a string".to_string()));
+    };
+    let Some(raw) = value.str_raw() else {
+        return Err(field("model", format!("`model` is {}; it must be a string", noun(value.kind))));
+    };
+    if raw.len() > MODEL_LEN_MAX {
+        let detail = format!("`model` is {} bytes long; at most {MODEL_LEN_MAX} are allowed", raw.len());
+        return Err(field("model", detail));
+    }
+    let escaped = raw.contains(&b'\\');
+    let name = json::unescaped(raw);
+    let Ok(name) = str::from_utf8(&name) else {
+        return Err(field("model", "`model` is not UTF-8".to_string()));
+    };
+    let start = value.start + 1;
+    Ok((start..start + raw.len(), escaped.then(|| name.into())))
+}
+
+fn usage_in_stream(root: Value<'_>, options: Option<Value<'_>>) -> Result<UsageInStream, Error> {
+    let insert = |range, by| Ok(UsageInStream::NotAsked(Splice { range, by }));
+    let inside = |object: Value<'_>| object.start + 1..object.start + 1;
+    let options = match options {
+        // The object is not empty: it holds the model.
+        None => return insert(inside(root), r#""stream_options":{"include_usage":true},"#),
+        Some(options) if options.is_null() => return insert(options.range(), r#"{"include_usage":true}"#),
+        Some(options) if options.kind == Kind::Object => options,
+        Some(other) => {
+            let detail = format!("`stream_options` is {}; it must be an object or null", noun(other.kind));
+            return Err(field("stream_options", detail));
+        }
+    };
+    let [asked] = read(options, ["include_usage"])?;
+    match (flag("stream_options.include_usage", asked)?, asked) {
+        (Some(true), _) => Ok(UsageInStream::Asked),
+        (_, Some(not)) => insert(not.range(), "true"),
+        (_, None) if options.members().next().is_none() => insert(inside(options), r#""include_usage":true"#),
+        (_, None) => insert(inside(options), r#""include_usage":true,"#),
+    }
+}
+
+fn flag(name: &'static str, value: Option<Value<'_>>) -> Result<Option<bool>, Error> {
+    match value {
+        Some(value) if !value.is_null() => match value.as_bool() {
+            Some(flag) => Ok(Some(flag)),
+            None => {
+                let found = noun(value.kind);
+                Err(field(name, format!("`{name}` is {found}; it must be true, false or null")))
+            }
+        },
+        _ => Ok(None),
+    }
+}
+
+fn field(name: &'static str, detail: String) -> Error {
+    Error::new(ErrorKind::BodyField, detail).param(name)
+}
+
+fn noun(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Object => "an object",
+        Kind::Array => "an array",
+        Kind::String => "a string",
+        Kind::Number => "a number",
+        Kind::True => "true",
+        Kind::False => "false",
+        Kind::Null => "null",
+    }
+}
