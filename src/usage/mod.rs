@@ -1,1 +1,5 @@
-//! (module head)
+//! What an answer used: reading it out of the provider's bytes.
+
+pub mod meter;
+
+pub use crate::llm::dialect::{Provenance, Usage};

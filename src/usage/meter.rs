@@ -1,0 +1,431 @@
+//! The meter: a tap that sees the provider's bytes before every stage and tells what the answer used.
+//!
+//! Input: whole events ([`Meter::event`]), or an event or body piece by piece ([`Meter::piece`]),
+//! uncompressed. Output: what each event is, and in the end a [`Usage`]: the provider's numbers, or an
+//! estimate that is marked as one.
+//! The cuts make no difference: events and pieces go through one machine, [`Skeleton`], which keeps the few
+//! members that count and forgets the rest, so nothing is collected, however long an event or a body is.
+//!
+//! Most events of a stream differ in a few places only: the text, a padding, a running number. The last event
+//! is remembered with these places; one that is equal elsewhere, and whose strings end where the remembered
+//! ones do, is of the same shape and needs no second reading.
+//!
+//! Limits: `MEMO_MAX` bytes for the remembered event; those of [`Skeleton`]. A usage object beyond them
+//! counts as missing.
+//! Errors: none. Absent: decompression (`usage/inflate`), money, what a class means for the client.
+
+use crate::llm::dialect::{Class, Dialect, HoleKind, Skeleton, Usage};
+use crate::usage::Provenance;
+use smallvec::SmallVec;
+use std::ops::Range;
+
+/// Longest event that is remembered. 99 % of the recorded events of OpenAI Chat have at most 493 bytes, of
+/// Anthropic 642, of OpenRouter 741.
+const MEMO_MAX: usize = 768;
+
+/// Bytes of text that are taken for one token in an estimate.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// Whether the answer is a stream of events or one body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    Stream,
+    Whole,
+}
+
+/// What the event that just ended is, to those who relay it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Nothing of the following, or the event goes on.
+    Plain,
+    /// Carries text.
+    Content,
+    /// Carries usage and no choice: not for a client that did not ask for it.
+    UsageOnly,
+    /// Gives the reason for the end; it may carry the last text, too.
+    Finish,
+    /// The answer has failed.
+    Error,
+    /// The last event of a complete answer.
+    End,
+}
+
+/// What is known of the request, for estimates.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known {
+    /// Length of the request's body, or better of the texts in it.
+    pub request_bytes: u64,
+    /// Most tokens that the request allows; `Peek::output_max`.
+    pub output_max: Option<u64>,
+}
+
+/// See the module's text. One for an answer.
+#[derive(Debug)]
+pub struct Meter {
+    dialect: Dialect,
+    shape: Shape,
+    skeleton: Skeleton,
+    lines: Lines,
+    memo: Option<Box<Memo>>,
+    usage: Usage,
+    content_events: u64,
+    text_bytes: u64,
+    /// The provider has said that the answer is complete.
+    complete: bool,
+    failed: bool,
+    /// The number of tokens written came with the end, so it is no interim one.
+    output_is_final: bool,
+}
+
+impl Meter {
+    pub fn new(dialect: Dialect, shape: Shape) -> Meter {
+        let kept = dialect.kept();
+        let texts = match shape {
+            Shape::Stream => kept.texts_in_event,
+            Shape::Whole => kept.texts_in_whole,
+        };
+        Meter {
+            dialect,
+            shape,
+            skeleton: Skeleton::new(kept, texts),
+            lines: Lines::default(),
+            memo: None,
+            usage: Usage::default(),
+            content_events: 0,
+            text_bytes: 0,
+            complete: false,
+            failed: false,
+            output_is_final: false,
+        }
+    }
+
+    /// Reads one whole server-sent event, blank line included, or what is left of one that began in pieces.
+    pub fn event(&mut self, raw: &[u8]) -> Seen {
+        debug_assert_eq!(self.shape, Shape::Stream, "a body has no events");
+        if !self.lines.is_idle() {
+            self.piece(raw);
+            return self.end();
+        }
+        if let Some(text_bytes) = self.memo.as_deref().and_then(|memo| memo.matches(raw)) {
+            return self.content(text_bytes);
+        }
+        if let Some(data) = self.lines.feed(raw, |data| self.skeleton.feed(data)) {
+            self.remember(raw, data);
+        }
+        self.end()
+    }
+
+    /// Reads a piece of an event, or of a body.
+    pub fn piece(&mut self, bytes: &[u8]) {
+        match self.shape {
+            Shape::Stream => drop(self.lines.feed(bytes, |data| self.skeleton.feed(data))),
+            Shape::Whole => self.skeleton.feed(bytes),
+        }
+    }
+
+    /// Says that the event, or the body, whose pieces were read has come to its end: what was it?
+    pub fn end(&mut self) -> Seen {
+        let text_bytes = self.skeleton.text_bytes();
+        let mut said = Usage::default();
+        let class = self.skeleton.document().map_or(Class::Other, |document| {
+            self.dialect.usage(document, &mut said);
+            self.dialect.class(None, document)
+        });
+        self.usage.update(&said);
+        self.lines = Lines::default();
+        self.skeleton.clear();
+        let content = self.content(text_bytes);
+        let seen = match class {
+            Class::Other | Class::Ping | Class::Content => content,
+            Class::Finish => Seen::Finish,
+            Class::Usage => Seen::UsageOnly,
+            Class::End => Seen::End,
+            Class::Error => Seen::Error,
+        };
+        self.complete |= matches!(seen, Seen::Finish | Seen::End);
+        self.failed |= seen == Seen::Error;
+        let is_end = self.complete || self.failed || seen == Seen::UsageOnly || self.shape == Shape::Whole;
+        self.output_is_final |= is_end && said.output.is_some();
+        seen
+    }
+
+    /// Events that carried text so far.
+    pub fn content_events(&self) -> u64 {
+        self.content_events
+    }
+
+    /// Bytes of text so far, as they stand in JSON strings.
+    pub fn text_bytes(&self) -> u64 {
+        self.text_bytes + self.skeleton.text_bytes()
+    }
+
+    /// What the provider has said so far.
+    pub fn reported(&self) -> &Usage {
+        &self.usage
+    }
+
+    /// Whether the provider has said that the answer is complete, and not that it failed.
+    pub fn is_complete(&self) -> bool {
+        self.complete && !self.failed
+    }
+
+    /// What the answer used, however it ended.
+    ///
+    /// Where the provider gave no number, or gave one before the answer broke off, it is estimated: input
+    /// from the request's length, output from the text that came, at most `output_max`. Of an answer that
+    /// failed before its first text only what the provider reported is known.
+    pub fn finish(&self, known: Known) -> Usage {
+        let mut usage = self.usage;
+        let text_bytes = self.text_bytes();
+        if self.failed && text_bytes == 0 {
+            return usage;
+        }
+        if usage.input_total().is_none() {
+            usage.input = Some(known.request_bytes.div_ceil(BYTES_PER_TOKEN));
+            usage.provenance = Provenance::Estimated;
+        }
+        if self.output_is_final || self.dialect == Dialect::OpenAiEmbeddings {
+            return usage;
+        }
+        let estimate = text_bytes.div_ceil(BYTES_PER_TOKEN);
+        let estimate = known.output_max.map_or(estimate, |max| estimate.min(max));
+        usage.output = Some(usage.output.unwrap_or(0).max(estimate));
+        usage.provenance = Provenance::Estimated;
+        usage
+    }
+
+    fn content(&mut self, text_bytes: u64) -> Seen {
+        if text_bytes == 0 {
+            return Seen::Plain;
+        }
+        self.text_bytes += text_bytes;
+        self.content_events += 1;
+        Seen::Content
+    }
+
+    /// Remembers the event that the skeleton has just read, where it says nothing but text.
+    fn remember(&mut self, raw: &[u8], data: Range<usize>) {
+        let (Some(document), Some(holes), Some(end)) =
+            (self.skeleton.document(), self.skeleton.holes(), self.skeleton.end())
+        else {
+            return;
+        };
+        let has_text = holes.iter().any(|hole| hole.kind == HoleKind::Text);
+        if !has_text || raw.len() > MEMO_MAX || self.dialect.class(None, document) != Class::Other {
+            return;
+        }
+        let mut usage = Usage::default();
+        self.dialect.usage(document, &mut usage);
+        if !usage.is_unknown() || usage.flawed {
+            return;
+        }
+        // Anthropic pads events with spaces before the last bracket.
+        let last = data.start + end;
+        let spaces = raw[..last].iter().rev().take_while(|&&byte| byte == b' ').count();
+        let holes = holes.iter().map(|hole| {
+            let range = data.start + hole.range.start..data.start + hole.range.end;
+            Gap { range, filling: Filling::from(hole.kind) }
+        });
+        let padding = Gap { range: last - spaces..last, filling: Filling::Spaces };
+        self.memo = Some(Box::new(Memo { raw: raw.into(), gaps: holes.chain([padding]).collect() }));
+    }
+}
+
+/// An event that was read, and where others may differ from it and be of the same shape.
+#[derive(Debug)]
+struct Memo {
+    raw: Box<[u8]>,
+    /// In order, and apart from each other.
+    gaps: SmallVec<[Gap; 4]>,
+}
+
+#[derive(Debug)]
+struct Gap {
+    range: Range<usize>,
+    filling: Filling,
+}
+
+/// What may stand in a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Filling {
+    /// The inside of a string; `Text` is counted.
+    Text,
+    String,
+    Digits,
+    Spaces,
+}
+
+impl Memo {
+    /// The bytes of text in `raw`, if it is of the same shape.
+    fn matches(&self, raw: &[u8]) -> Option<u64> {
+        let (mut rest, mut equal_from, mut text_bytes) = (raw, 0, 0);
+        for gap in &self.gaps {
+            rest = rest.strip_prefix(&self.raw[equal_from..gap.range.start])?;
+            let len = gap.filling.len(rest)?;
+            if gap.filling == Filling::Text {
+                text_bytes += len as u64;
+            }
+            rest = &rest[len..];
+            equal_from = gap.range.end;
+        }
+        (*rest == self.raw[equal_from..]).then_some(text_bytes)
+    }
+}
+
+impl Filling {
+    /// How far the filling reaches that `bytes` begin with.
+    fn len(self, bytes: &[u8]) -> Option<usize> {
+        match self {
+            Filling::Text | Filling::String => string_len(bytes),
+            Filling::Digits => {
+                Some(bytes.iter().take_while(|byte| byte.is_ascii_digit()).count()).filter(|&len| len > 0)
+            }
+            Filling::Spaces => Some(bytes.iter().take_while(|&&byte| byte == b' ').count()),
+        }
+    }
+}
+
+impl From<HoleKind> for Filling {
+    fn from(kind: HoleKind) -> Filling {
+        match kind {
+            HoleKind::Text => Filling::Text,
+            HoleKind::String => Filling::String,
+            HoleKind::Digits => Filling::Digits,
+        }
+    }
+}
+
+/// Length of the string's inside that `bytes` begin with. None where it does not end here, or holds a control
+/// character: a line end would end the data, too. Byte by byte, as most have fewer than ten.
+fn string_len(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        match *bytes.get(at)? {
+            b'"' => return Some(at),
+            b'\\' if *bytes.get(at + 1)? >= b' ' => at += 2,
+            b' '..=b'[' | b']'..=b'\xff' => at += 1,
+            _ => return None,
+        }
+    }
+}
+
+/// The lines of one event, in pieces of any size: finds what stands in its `data` fields.
+///
+/// A second reader of server-sent events beside `codec::sse`, which wants an event in one piece; a property
+/// test holds both together.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lines {
+    state: Line,
+    /// The field's name, or its beginning; a byte-order mark may stand before the first.
+    name: [u8; 8],
+    name_len: u8,
+    /// Whether a line has ended.
+    later: bool,
+    has_data: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Line {
+    /// Nothing of the event read.
+    #[default]
+    Idle,
+    Name,
+    /// Behind the colon; one space there is no part of the value.
+    Colon {
+        data: bool,
+    },
+    Value {
+        data: bool,
+    },
+}
+
+impl Lines {
+    fn is_idle(&self) -> bool {
+        self.state == Line::Idle
+    }
+
+    /// Hands the data in `bytes` to `sink`. Returns where it stands, if all of it stands on one line in this
+    /// piece.
+    fn feed(&mut self, bytes: &[u8], mut sink: impl FnMut(&[u8])) -> Option<Range<usize>> {
+        let mut only = None;
+        let mut at = 0;
+        while let Some(&byte) = bytes.get(at) {
+            let is_line_end = matches!(byte, b'\n' | b'\r');
+            match self.state {
+                Line::Idle | Line::Name if is_line_end => {
+                    // A name without a colon is a field with an empty value.
+                    if self.is_data() {
+                        self.next_line(&mut sink);
+                        only = None;
+                    }
+                    self.end_line();
+                }
+                Line::Idle | Line::Name if byte == b':' => {
+                    let data = self.is_data();
+                    self.state = Line::Colon { data };
+                }
+                Line::Idle | Line::Name => {
+                    self.state = Line::Name;
+                    if let Some(place) = self.name.get_mut(usize::from(self.name_len)) {
+                        *place = byte;
+                        self.name_len += 1;
+                    }
+                }
+                Line::Colon { data } => {
+                    self.state = Line::Value { data };
+                    let is_first = !self.has_data;
+                    if data {
+                        self.next_line(&mut sink);
+                    }
+                    at += usize::from(byte == b' ');
+                    let end = line_end(bytes, at);
+                    if data {
+                        sink(&bytes[at..end]);
+                        only = is_first.then_some(at..end);
+                    }
+                    at = end;
+                    continue;
+                }
+                Line::Value { .. } if is_line_end => self.end_line(),
+                Line::Value { data } => {
+                    let end = line_end(bytes, at);
+                    if data {
+                        sink(&bytes[at..end]);
+                    }
+                    at = end;
+                    continue;
+                }
+            }
+            at += 1;
+        }
+        only
+    }
+
+    fn is_data(&self) -> bool {
+        let name = &self.name[..usize::from(self.name_len)];
+        let mark = if self.later { None } else { name.strip_prefix(b"\xef\xbb\xbf") };
+        mark.unwrap_or(name) == b"data"
+    }
+
+    /// A line of data begins: a line feed stands between two.
+    fn next_line(&mut self, sink: &mut impl FnMut(&[u8])) {
+        if self.has_data {
+            sink(b"\n");
+        }
+        self.has_data = true;
+    }
+
+    /// The lone line feed of a CRLF reads as an empty line, which says nothing.
+    fn end_line(&mut self) {
+        self.state = Line::Name;
+        self.name_len = 0;
+        self.later = true;
+    }
+}
+
+fn line_end(bytes: &[u8], at: usize) -> usize {
+    memchr::memchr2(b'\n', b'\r', &bytes[at..]).map_or(bytes.len(), |end| at + end)
+}
+
+#[cfg(test)]
+mod tests;
