@@ -1,0 +1,3 @@
+//! Dialects and meter against recorded traffic.
+
+mod usage;

@@ -1,0 +1,175 @@
+//! What the meter reads out of recorded answers is what the corpus says, however the bytes are cut.
+
+use crate::corpus::{Case, cases};
+use serde_json::{Value, json};
+use tollgate::codec::sse::{Event, Framer};
+use tollgate::llm::dialect::Class;
+use tollgate::usage::meter::{Known, Meter, Seen, Shape};
+use tollgate::usage::{Provenance, Usage};
+
+/// Answers whose vendor counts otherwise than the dialect, and how. The numbers are read as they stand.
+const EXCEPTIONS: [(&str, &str); 3] = [
+    ("gemini/openai_compat_chat.", "thinking shows in total_tokens only"),
+    ("mistral/chat.audio_in.", "audio tokens are in total_tokens, not in prompt_tokens"),
+    ("mistral/chat.special_audio_tokens_outside_prompt_tokens.", "the same"),
+];
+
+/// Bodies up to this long are cut at every offset.
+const EVERY_CUT_MAX: usize = 1200;
+
+#[test]
+fn usage_is_what_the_corpus_expects() {
+    let mut wrong = Vec::new();
+    let cases = cases();
+    for case in &cases {
+        let Some(expect) = &case.expect else { continue };
+        let mut meter = Meter::new(case.dialect, case.shape);
+        read_whole(&mut meter, case);
+        let (found, expected) = (totals(meter.reported()), expected(&expect["usage"]));
+        let excepted = EXCEPTIONS.iter().any(|(name, _)| case.name.starts_with(name));
+        if (found != expected) != excepted {
+            wrong.push(format!("{}: found {found}, expected {expected}", case.name));
+        }
+        assert!(!meter.reported().flawed, "{}", case.name);
+        assert_eq!(meter.reported().provenance, Provenance::Provider, "{}", case.name);
+    }
+    let checked = cases.iter().filter(|case| case.expect.is_some()).count();
+    eprintln!("checked the usage of {checked} recorded answers");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn cuts_change_nothing() {
+    let mut random = fastrand::Rng::with_seed(3);
+    for case in cases() {
+        let mut meter = Meter::new(case.dialect, case.shape);
+        let mut seen = read_whole(&mut meter, &case);
+        seen.retain(|seen| *seen != Seen::Plain);
+        let whole = (seen, result(&meter));
+        let len = case.body.len();
+        let check = |cuts: &[usize]| {
+            let mut meter = Meter::new(case.dialect, case.shape);
+            let seen = read_cut(&mut meter, &case, cuts);
+            assert_eq!((seen, result(&meter)), whole, "{} cut at {cuts:?}", case.name);
+        };
+        if len <= EVERY_CUT_MAX {
+            (1..len).for_each(|at| check(&[at]));
+        }
+        if len <= 16 * 1024 {
+            check(&(1..len).collect::<Vec<_>>());
+        }
+        for _ in 0..4 {
+            let mut cuts: Vec<usize> = (0..random.usize(1..40)).map(|_| random.usize(0..=len)).collect();
+            cuts.sort_unstable();
+            check(&cuts);
+        }
+    }
+}
+
+#[test]
+fn the_meter_sees_what_the_dialect_reads() {
+    for case in cases().iter().filter(|case| case.shape == Shape::Stream) {
+        let (mut meter, mut joined) = (Meter::new(case.dialect, case.shape), Vec::new());
+        for raw in case.events() {
+            let event = Event::parse(raw, &mut joined);
+            let class = case.dialect.class(None, event.data.bytes());
+            let expected = match class {
+                Class::Other | Class::Ping => Seen::Plain,
+                Class::Content => Seen::Content,
+                Class::Finish => Seen::Finish,
+                Class::Usage => Seen::UsageOnly,
+                Class::End => Seen::End,
+                Class::Error => Seen::Error,
+            };
+            let found = meter.event(raw);
+            assert_eq!(found, expected, "{}: {}", case.name, String::from_utf8_lossy(raw));
+            assert_eq!(class, case.dialect.class(event.name, event.data.bytes()), "{}", case.name);
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_estimated() {
+    let known = Known { request_bytes: 400, output_max: Some(7) };
+    for case in cases().iter().filter(|case| case.shape == Shape::Stream) {
+        let mut meter = Meter::new(case.dialect, case.shape);
+        let estimated = |meter: &Meter| {
+            let usage = meter.finish(known);
+            let reported = meter.reported().output.unwrap_or(0);
+            assert_eq!(
+                usage.output,
+                Some(reported.max(meter.text_bytes().div_ceil(4).min(7))),
+                "{}",
+                case.name
+            );
+            assert_eq!(usage.provenance, Provenance::Estimated, "{}", case.name);
+            assert!(usage.input_total().is_some(), "{}", case.name);
+        };
+        for raw in case.events() {
+            estimated(&meter);
+            if !matches!(meter.event(raw), Seen::Plain | Seen::Content) {
+                break;
+            }
+        }
+        // Read to its end, it is estimated only where the provider said nothing.
+        let mut meter = Meter::new(case.dialect, case.shape);
+        read_whole(&mut meter, case);
+        match meter.reported().output {
+            Some(_) if meter.is_complete() => {
+                assert_eq!(meter.finish(known), *meter.reported(), "{}", case.name);
+            }
+            None if meter.is_complete() => estimated(&meter),
+            _ => {}
+        }
+    }
+}
+
+fn read_whole(meter: &mut Meter, case: &Case) -> Vec<Seen> {
+    if case.shape == Shape::Stream {
+        return case.events().into_iter().map(|event| meter.event(event)).collect();
+    }
+    meter.piece(&case.body);
+    vec![meter.end()]
+}
+
+fn read_cut(meter: &mut Meter, case: &Case, cuts: &[usize]) -> Vec<Seen> {
+    let (mut framer, mut seen) = (Framer::new(), Vec::new());
+    let len = case.body.len();
+    let (starts, ends) = ([0].iter().chain(cuts), cuts.iter().chain([&len]));
+    for mut piece in starts.zip(ends).map(|(&start, &end)| &case.body[start..end]) {
+        if case.shape == Shape::Stream {
+            while let Some(end) = framer.end_of_event(piece) {
+                meter.piece(&piece[..end]);
+                seen.push(meter.end());
+                piece = &piece[end..];
+            }
+        }
+        meter.piece(piece);
+    }
+    if case.shape == Shape::Whole || !framer.is_between_events() {
+        seen.push(meter.end());
+    }
+    // The lone line feed of a CRLF that was cut in two counts as an event that says nothing.
+    seen.retain(|seen| *seen != Seen::Plain);
+    seen
+}
+
+fn result(meter: &Meter) -> (Usage, u64, u64, bool) {
+    (*meter.reported(), meter.content_events(), meter.text_bytes(), meter.is_complete())
+}
+
+fn totals(usage: &Usage) -> Value {
+    let members = [
+        ("input_total", usage.input_total()),
+        ("output_total", usage.output_total()),
+        ("total_reported", usage.total_reported),
+        ("cache_read", usage.cache_read),
+        ("cache_write", usage.cache_write),
+        ("reasoning", usage.reasoning),
+    ];
+    members.into_iter().filter_map(|(name, count)| Some((name.to_string(), json!(count?)))).collect()
+}
+
+fn expected(usage: &Value) -> Value {
+    if usage.is_null() { json!({}) } else { usage.clone() }
+}
