@@ -59,6 +59,8 @@ pub enum Kind {
     BodyTooLarge,
     MediaType,
     BadRequest,
+    /// The head breaks a rule of HTTP; the status says which.
+    Grammar(u16),
     RequestTimeout,
     Overloaded,
     UpstreamUnreachable,
@@ -97,6 +99,7 @@ impl Kind {
             Kind::BodyTooLarge => (413, "body_too_large", Downstream, false),
             Kind::MediaType => (415, "unsupported_media_type", Downstream, false),
             Kind::BadRequest => (400, "bad_request", Downstream, false),
+            Kind::Grammar(status) => (status, "bad_request", Downstream, false),
             Kind::RequestTimeout => (408, "request_timeout", Downstream, true),
             Kind::Overloaded => (503, "gateway_overloaded", Internal, true),
             Kind::UpstreamUnreachable => (502, "upstream_unreachable", Upstream, true),
@@ -120,17 +123,25 @@ pub struct Error {
     pub retry_after_s: Option<u32>,
     /// The field of the request that is at fault, for dialects that name it.
     pub param: Option<&'static str>,
+    /// The methods that the path allows, for a 405.
+    pub allow: Option<&'static str>,
 }
 
 impl Error {
     /// An error of `kind`, told to the client as `detail`.
     pub fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Error {
-        Error { kind, detail: detail.into(), retry_after_s: None, param: None }
+        Error { kind, detail: detail.into(), retry_after_s: None, param: None, allow: None }
     }
 
     /// The same error with the seconds after which a retry makes sense.
     pub fn retry_after_s(mut self, seconds: u32) -> Error {
         self.retry_after_s = Some(seconds);
+        self
+    }
+
+    /// The same error with the methods that the path allows.
+    pub fn allow(mut self, methods: &'static str) -> Error {
+        self.allow = Some(methods);
         self
     }
 

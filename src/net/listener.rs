@@ -13,17 +13,28 @@ use std::os::fd::OwnedFd;
 /// Connections that may wait to be accepted (the kernel caps it at net.core.somaxconn).
 const BACKLOG: i32 = 4096;
 
+/// Whether `address` is free: with `SO_REUSEPORT` alone a second process of the same user would share it unnoticed.
+pub fn probe(address: SocketAddr) -> io::Result<()> {
+    let fd = rustix::net::socket_with(family(address), SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_reuseaddr(&fd, true)?;
+    rustix::net::bind(&fd, &address)?;
+    Ok(rustix::net::listen(&fd, 1)?)
+}
+
 /// Binds and listens on a kernel socket; done before the workers start, so that a busy port is a start-up error.
 pub fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    let fd = rustix::net::socket_with(family(address), SocketType::STREAM, flags, None)?;
     sockopt::set_socket_reuseaddr(&fd, true)?;
     sockopt::set_socket_reuseport(&fd, true)?;
     sockopt::set_tcp_nodelay(&fd, true)?;
     rustix::net::bind(&fd, &address)?;
     rustix::net::listen(&fd, BACKLOG)?;
     Ok(fd)
+}
+
+fn family(address: SocketAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
 }
 
 /// A listener of this worker.

@@ -11,8 +11,10 @@
 //!
 //! Absent: name resolution on a worker (control does it and publishes addresses, `resolve`).
 
+pub mod allowance;
 pub mod conn;
 pub mod deadline;
+pub mod downstream;
 pub mod listener;
 pub mod page;
 pub mod race;

@@ -41,6 +41,7 @@ impl Page {
 
     /// An empty page with room for `bytes`, outside the pool.
     pub fn with_room(bytes: usize) -> Page {
+        // Never the size of pooled ones, which the pool would take for its own.
         let bytes = if bytes == PAGE_BYTES { bytes + 1 } else { bytes };
         Page { block: Handle(ManuallyDrop::new(Block::new(bytes))), filled: 0 }
     }
@@ -121,6 +122,13 @@ impl Slice {
             self.end = next.end;
         }
         follows
+    }
+}
+
+impl std::fmt::Debug for Slice {
+    /// The length only: the bytes are somebody's data.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Slice({} bytes)", self.len())
     }
 }
 

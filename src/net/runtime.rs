@@ -61,13 +61,13 @@ pub struct Choice {
 /// `chosen` hears which one that is before `main` starts. Errors: every allowed driver was refused.
 pub fn run<F: Future<Output = ()>>(
     wish: Wish,
-    chosen: impl FnOnce(&Choice),
+    chosen: impl FnOnce(Choice),
     main: impl FnOnce() -> F,
 ) -> io::Result<()> {
     let (runtime, choice) = kernel::Runtime::start(wish)?;
     KIND.set(Some(Kind::Kernel));
     DRIVER.set(Some(choice.driver));
-    chosen(&choice);
+    chosen(choice);
     runtime.block_on(async {
         spawn(deadline::watch());
         main().await;

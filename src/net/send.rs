@@ -15,6 +15,10 @@ use std::ops::Range;
 /// Pieces that one list takes.
 pub const PIECES_MAX: usize = 256;
 
+/// A place in a list that is filled later.
+#[derive(Debug)]
+pub struct Gap(usize);
+
 /// Bytes to send, in order.
 pub struct SendList {
     inner: ManuallyDrop<Box<Inner>>,
@@ -39,6 +43,7 @@ impl SendList {
         let end = self.inner.own.len();
         self.inner.len += end - start;
         match self.inner.pieces.last_mut() {
+            // Not where a gap was filled in between: `own` has grown behind the last piece then.
             Some(Piece::Own(last)) if last.end == start => last.end = end,
             _ if start == end => {}
             _ => self.inner.pieces.push(Piece::Own(start..end)),
@@ -70,6 +75,23 @@ impl SendList {
     /// Appends static bytes without copying them.
     pub fn push_static(&mut self, bytes: &'static [u8]) {
         self.push_bytes(Bytes::from_static(bytes));
+    }
+
+    /// Leaves a gap for bytes that are known only when what follows is: the head of a chunk. An unfilled gap is empty.
+    pub fn push_gap(&mut self) -> Gap {
+        self.inner.pieces.push(Piece::Gap(0..0));
+        Gap(self.inner.pieces.len() - 1)
+    }
+
+    /// Fills a gap of this list.
+    pub fn fill(&mut self, gap: Gap, bytes: &[u8]) {
+        let Inner { own, pieces, len, .. } = &mut **self.inner;
+        if let Some(Piece::Gap(range)) = pieces.get_mut(gap.0) {
+            let start = own.len();
+            own.extend_from_slice(bytes);
+            *range = start..own.len();
+            *len += bytes.len();
+        }
     }
 
     /// Bytes in all pieces.
@@ -173,6 +195,7 @@ struct Inner {
 
 enum Piece {
     Own(Range<usize>),
+    Gap(Range<usize>),
     Slice(Slice),
     Bytes(Bytes),
 }
@@ -180,7 +203,7 @@ enum Piece {
 impl Piece {
     fn bytes<'a>(&'a self, own: &'a [u8]) -> &'a [u8] {
         match self {
-            Piece::Own(range) => own.get(range.clone()).unwrap_or_default(),
+            Piece::Own(range) | Piece::Gap(range) => own.get(range.clone()).unwrap_or_default(),
             Piece::Slice(slice) => slice,
             Piece::Bytes(bytes) => bytes,
         }
@@ -214,6 +237,18 @@ mod tests {
         let pieces: Vec<&[u8]> = list.pieces().collect();
         assert_eq!(pieces, [&b"6\r\n"[..], b"abcdef", b"\r\n"]);
         assert_eq!(list.len(), 11);
+    }
+
+    #[test]
+    fn a_gap_is_filled_where_it_was_left() {
+        let mut list = SendList::new();
+        list.push_copy(b"head ");
+        let gap = list.push_gap();
+        list.push_copy(b"data");
+        list.fill(gap, b"4: ");
+        list.push_copy(b" end");
+        assert_eq!(list.pieces().collect::<Vec<_>>().concat(), b"head 4: data end");
+        assert_eq!(list.len(), 16);
     }
 
     #[test]
