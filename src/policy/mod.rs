@@ -6,3 +6,5 @@
 pub mod auth;
 pub mod route;
 pub mod pattern;
+pub mod exchange;
+pub mod stage;
