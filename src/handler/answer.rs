@@ -1,0 +1,143 @@
+//! From a target's answer to the client: the head with its rule, then the relay; the commit point is here.
+//!
+//! An event stream is relayed by events, everything else as bytes. With event stages a whole answer is collected and looked at as one
+//! event before its head goes out, since its length may change.
+
+use crate::base::clock::Instant;
+use crate::codec::http1::ResponseFraming;
+use crate::handler::attempt::{Answered, Attempted};
+use crate::handler::fields::answer_field_goes_on;
+use crate::handler::llm::{After, Call, Stop};
+use crate::handler::relay::{Body, Events, Limits, Relay};
+use crate::handler::reply::REQUEST_ID;
+use crate::handler::sink::{BodyLen, Sink};
+use crate::handler::tap::Tap;
+use crate::llm::dialect::Dialect;
+use crate::net::upstream::Answer;
+use crate::policy::auth::Key;
+use crate::policy::exchange::Ended;
+use crate::usage::meter::{Known, Shape};
+use std::pin::Pin;
+use std::time::Duration;
+
+/// What is known of an answer before it comes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Expected {
+    /// None: nothing is read from the answer.
+    pub dialect: Option<Dialect>,
+    /// The usage chunk was asked for by us and is hidden from the client.
+    pub hide_usage: bool,
+    /// Most tokens that the request allows.
+    pub output_max: Option<u64>,
+}
+
+/// Relays an answer to its end.
+pub async fn relay(
+    call: &mut Call<'_>,
+    sink: &mut Sink<'_>,
+    key: &Key,
+    expected: Expected,
+    attempted: Attempted,
+    watch: Pin<&mut impl Future<Output = ()>>,
+) -> Result<After, Stop> {
+    let Attempted { head, mut source, idle_timeout, total_timeout } = attempted;
+    let limits = limits(call, key, idle_timeout, total_timeout);
+    let (body, mut tap) = kind_of(&head, expected, call);
+    commit(call, sink, head);
+    let relay =
+        Relay { exchange: &mut call.exchange, source: &mut source, sink, tap: &mut tap, body, limits };
+    let ended = relay.run(watch).await;
+    call.exchange.ended = ended;
+    call.exchange.usage = tap.usage();
+    call.exchange.bytes_out = sink.body_bytes();
+    if matches!(ended, Ended::Whole) {
+        source.release();
+    }
+    Ok(after(sink, ended))
+}
+
+/// What becomes of the client's connection after an answer.
+pub fn after(sink: &Sink<'_>, ended: Ended) -> After {
+    match ended {
+        Ended::Whole | Ended::Stage | Ended::Refused if sink.is_reusable() => After::KeepAlive,
+        Ended::Whole | Ended::Stage | Ended::Refused => After::Close,
+        Ended::ClientLeft | Ended::UpstreamCut => After::Abort,
+    }
+}
+
+/// The commit point: from here on the client has a status, and no other attempt can replace this one.
+pub fn commit(call: &mut Call<'_>, sink: &mut Sink<'_>, head: Answered) {
+    call.exchange.status = head.status();
+    let id = call.exchange.id;
+    let ours: [(&[u8], &[u8]); 2] = [(TOLLGATE_ID, id.as_bytes()), (REQUEST_ID, id.as_bytes())];
+    match &head {
+        Answered::Upstream(answer) => {
+            let has_id = answer.field("x-request-id").is_some();
+            let theirs = answer.fields().filter(|(name, _)| answer_field_goes_on(name, &answer.connection));
+            let ours = ours.iter().copied().take(if has_id { 1 } else { 2 });
+            let reason = answer.reason.start as usize..answer.reason.end as usize;
+            let reason = answer.bytes.get(reason).unwrap_or_default();
+            sink.head(answer.status, reason, theirs.chain(ours), len_of(answer));
+        }
+        Answered::Mock(answer) => {
+            let fields: [(&[u8], &[u8]); 1] = [(b"content-type", answer.content_type.as_bytes())];
+            let len = answer.len.map_or(BodyLen::Open, BodyLen::Known);
+            sink.head(answer.status, b"OK", fields.into_iter().chain(ours), len);
+        }
+    }
+}
+
+/// Events or bytes, and the tap that reads them.
+fn kind_of(head: &Answered, expected: Expected, call: &Call<'_>) -> (Body, Tap) {
+    let (content_type, coding) = match head {
+        Answered::Upstream(answer) => (answer.field("content-type"), answer.field("content-encoding")),
+        Answered::Mock(answer) => (Some(answer.content_type.as_bytes()), None),
+    };
+    let Some(dialect) = expected.dialect.filter(|_| (200..300).contains(&head.status())) else {
+        return (Body::Bytes, Tap::closed());
+    };
+    let is_stream = content_type.is_some_and(is_event_stream);
+    let shape = if is_stream { Shape::Stream } else { Shape::Whole };
+    let known = Known { request_bytes: call.exchange.bytes_in, output_max: expected.output_max };
+    let is_plain = coding.is_none_or(|coding| coding.eq_ignore_ascii_case(b"identity"));
+    let tap = Tap::metering(dialect, shape, is_plain, known);
+    match is_stream && is_plain {
+        true => (Body::Events(Events::new(dialect, expected.hide_usage, None)), tap),
+        false => (Body::Bytes, tap),
+    }
+}
+
+fn limits(call: &Call<'_>, key: &Key, idle_timeout: Duration, total_timeout: Duration) -> Limits {
+    let snapshot = call.snapshot;
+    let start = call.exchange.clock.start();
+    let totals = [snapshot.timeouts.total, total_timeout];
+    let total_deadline = totals.iter().filter(|total| !total.is_zero()).map(|total| start + *total).min();
+    Limits {
+        idle_timeout: if idle_timeout.is_zero() { FOREVER } else { idle_timeout },
+        total_deadline: total_deadline.unwrap_or(Instant::NEVER),
+        heartbeat: snapshot.relay.heartbeat,
+        event_bytes_max: snapshot.limits.event_bytes_max,
+        on_disconnect: key.on_disconnect,
+    }
+}
+
+fn len_of(answer: &Answer) -> BodyLen {
+    match answer.framing {
+        ResponseFraming::Length(length) => BodyLen::Known(length),
+        ResponseFraming::None => match answer.status {
+            // Neither has a body; a length there would be the one of another answer (RFC 9110 section 8.6).
+            204 | 304 => BodyLen::None,
+            _ => BodyLen::Known(answer.content_length.unwrap_or(0)),
+        },
+        ResponseFraming::Chunked | ResponseFraming::UntilClose => BodyLen::Open,
+    }
+}
+
+fn is_event_stream(content_type: &[u8]) -> bool {
+    let kind = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+}
+
+/// Our id, beside a provider's own `x-request-id`.
+const TOLLGATE_ID: &[u8] = b"x-tollgate-request-id";
+const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);

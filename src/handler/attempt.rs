@@ -1,0 +1,334 @@
+//! Calls to targets until one answers: build the request, send it, read the head; or the next target.
+//!
+//! The body is the caller's buffer and an ordered list of patches; each attempt splices its own model name and sends the pieces without
+//! joining them, so it can be sent again. Another target is tried when none was origins, and when 429 or 5xx comes before the commit
+//! point (`answer::commit`); the last target's answer goes to the client whatever it is. A call that timed out is not repeated: the
+//! provider has taken it and will bill it.
+//! A pooled connection that its peer closed just as the request went out gets one more try on a fresh one.
+//! Cancel: dropping the future drops the connection; nothing of an attempt is ever pooled unless its answer was read whole.
+
+use crate::base::clock::Instant;
+use crate::base::error::{Error, Kind};
+use crate::base::rng;
+use crate::codec::http1::{self, HeadWriter, RequestHead, ResponseFraming};
+use crate::codec::patch::Patches;
+use crate::handler::fields::request_field_goes_on;
+use crate::handler::llm::{Call, Stop};
+use crate::handler::mock;
+use crate::handler::request::{Asked, overlap};
+use crate::handler::source::Source;
+use crate::handler::surface::Surface;
+use crate::llm::dialect::Dialect;
+use crate::llm::provider::{Provider, ProviderKind};
+use crate::net::deadline::Deadline;
+use crate::net::page::Slice;
+use crate::net::race::{First, race_kept};
+use crate::net::send::SendList;
+use crate::net::upstream::{self, UpstreamError};
+use crate::policy::exchange::{Served, Step};
+use crate::policy::route::{ModelSent, Route};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// A target has answered; its body follows from `source`.
+pub struct Attempted {
+    pub head: Answered,
+    pub source: Source,
+    /// Of the provider: silence within the body, and the whole exchange; zero for none.
+    pub idle_timeout: Duration,
+    pub total_timeout: Duration,
+}
+
+/// The head of an answer.
+pub enum Answered {
+    /// As an upstream sent it.
+    Upstream(upstream::Answer),
+    /// Of the built-in provider.
+    Mock(mock::Head),
+}
+
+impl Answered {
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        match self {
+            Answered::Upstream(head) => head.status,
+            Answered::Mock(head) => head.status,
+        }
+    }
+}
+
+/// Why an attempt gave no answer.
+enum Failed {
+    /// Nothing of the request was taken by the target: another one may be asked.
+    Unorigins(Error),
+    /// The target may be working on it: told to the client.
+    Final(Error),
+}
+
+impl From<Failed> for Stop {
+    fn from(failed: Failed) -> Stop {
+        let (Failed::Unorigins(error) | Failed::Final(error)) = failed;
+        Stop::Error(error)
+    }
+}
+
+/// What is sent to one provider, ready to be sent again.
+pub struct Outgoing {
+    /// Path and query at the provider.
+    pub target: String,
+    pub body: Option<Slice>,
+    pub patches: Patches,
+    /// The answer is read for its usage, so that no content coding is asked for.
+    pub metered: bool,
+}
+
+/// Asks targets in their order until one answers for good.
+pub async fn until_answered(
+    call: &mut Call<'_>,
+    surface: Surface<'_>,
+    asked: &Asked,
+    route: &Route,
+    mut watch: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Attempted, Stop> {
+    let snapshot = call.snapshot;
+    let mut candidates = snapshot.routes.pick(route, &asked.model, rng::bits());
+    let mut next = candidates.next();
+    let mut last = None;
+    while let Some(candidate) = next.take() {
+        next = candidates.next();
+        let provider = provider(call, candidate.target.provider)?;
+        if !speaks(provider, surface) {
+            last = Some(wrong_dialect(provider, surface));
+            continue;
+        }
+        let outgoing = outgoing(call, provider, asked, candidate.model)?;
+        let model = match candidate.model {
+            ModelSent::Same => Rc::clone(&asked.model),
+            other => other.to_string().into(),
+        };
+        call.exchange.served = Some(Served { provider: provider.index, model });
+        let result = {
+            let work = pin!(call_provider(call, provider, &outgoing));
+            match race_kept(work, watch.as_mut()).await {
+                First::One(result) => result,
+                First::Two(()) => return Err(Stop::ClientLeft),
+            }
+        };
+        match result {
+            Ok(attempted) if next.is_some() && is_passed_over(attempted.head.status()) => {}
+            Ok(attempted) => return Ok(attempted),
+            Err(Failed::Final(error)) => return Err(error.into()),
+            Err(Failed::Unorigins(error)) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| Error::new(Kind::Internal, "the route has no target")).into())
+}
+
+/// One call to one provider, for requests without a model.
+pub async fn once(
+    call: &mut Call<'_>,
+    provider: &Provider,
+    outgoing: &Outgoing,
+    watch: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Attempted, Stop> {
+    let work = pin!(call_provider(call, provider, outgoing));
+    match race_kept(work, watch).await {
+        First::One(attempted) => attempted.map_err(Stop::from),
+        First::Two(()) => Err(Stop::ClientLeft),
+    }
+}
+
+/// The provider at a place of the snapshot. A place outside it is a defect of the compiled config.
+pub fn provider<'a>(call: &Call<'a>, index: u32) -> Result<&'a Provider, Error> {
+    let provider = call.snapshot.providers.get(index as usize);
+    provider.ok_or_else(|| Error::new(Kind::Internal, "the route names a provider that is not there"))
+}
+
+/// Sends the request and waits for the answer's head.
+async fn call_provider(
+    call: &mut Call<'_>,
+    provider: &Provider,
+    outgoing: &Outgoing,
+) -> Result<Attempted, Failed> {
+    call.exchange.attempts += 1;
+    let (head, source) = if provider.kind == ProviderKind::Mock {
+        let (head, answer) = mock::answer(&outgoing.target, outgoing.body.as_deref().unwrap_or_default());
+        (Answered::Mock(head), Source::Mock(Box::new(answer)))
+    } else {
+        call_upstream(call, provider, outgoing).await?
+    };
+    call.exchange.clock.mark(Step::Head);
+    let timeouts = &provider.timeouts;
+    Ok(Attempted { head, source, idle_timeout: timeouts.idle, total_timeout: timeouts.total })
+}
+
+async fn call_upstream(
+    call: &mut Call<'_>,
+    provider: &Provider,
+    outgoing: &Outgoing,
+) -> Result<(Answered, Source), Failed> {
+    loop {
+        let mut exchange = checkout(call, provider).await?;
+        let list = build(&call.head, provider, outgoing).map_err(Failed::Final)?;
+        match send_and_read_head(&mut exchange, list, provider).await {
+            Ok(answer) => return Ok((Answered::Upstream(answer), Source::Upstream(exchange))),
+            // Its peer closed it as the request went out: a fresh one is asked, once, since that is not reused.
+            Err(UpstreamError::NoAnswer) if exchange.is_reused() => {}
+            Err(error) => return Err(Failed::Final(call_error(provider, error))),
+        }
+    }
+}
+
+/// A connection to the provider, for a request whose body is streamed.
+pub async fn open(call: &mut Call<'_>, provider: &Provider) -> Result<Box<upstream::Http1Upstream>, Stop> {
+    call.exchange.attempts += 1;
+    checkout(call, provider).await.map_err(Stop::from)
+}
+
+async fn checkout(call: &mut Call<'_>, provider: &Provider) -> Result<Box<upstream::Http1Upstream>, Failed> {
+    let origin = provider.origin.and_then(|at| call.snapshot.origins.get(at as usize));
+    let origin =
+        origin.ok_or_else(|| Failed::Final(Error::new(Kind::Internal, "the provider has no origin")))?;
+    let lease = call.worker.pools.checkout(origin).await.map_err(|failure| {
+        let detail = format!("provider {}: {}", provider.name, failure.message);
+        Failed::Unorigins(Error::new(failure.kind(), detail))
+    })?;
+    call.exchange.clock.mark(Step::Connect);
+    Ok(Box::new(upstream::Http1Upstream::new(lease, asked_for(&call.head))))
+}
+
+async fn send_and_read_head(
+    exchange: &mut upstream::Http1Upstream,
+    list: SendList,
+    provider: &Provider,
+) -> Result<upstream::Answer, UpstreamError> {
+    let timer = Deadline::unset();
+    set(&timer, provider.timeouts.write);
+    exchange.send(list, &timer).await?;
+    set(&timer, provider.timeouts.response_head);
+    exchange.read_head(&timer).await
+}
+
+/// Sets `timer`; zero is no limit.
+pub fn set(timer: &Deadline, timeout: Duration) {
+    match timeout.is_zero() {
+        true => timer.set_at(Instant::NEVER),
+        false => timer.set(timeout),
+    }
+}
+
+/// The request for `provider` as pieces: a head of ours, then the caller's body with its patches, not joined.
+fn build(from: &RequestHead, provider: &Provider, outgoing: &Outgoing) -> Result<SendList, Error> {
+    let framing = match &outgoing.body {
+        Some(body) => ResponseFraming::Length(outgoing.patches.len_after(body.len()) as u64),
+        None => ResponseFraming::None,
+    };
+    let mut list = head(from, provider, outgoing, framing)?;
+    if let Some(body) = &outgoing.body {
+        push_patched(body, &outgoing.patches, &mut list);
+    }
+    Ok(list)
+}
+
+/// The head of the request for `provider`.
+pub fn head(
+    from: &RequestHead,
+    provider: &Provider,
+    outgoing: &Outgoing,
+    framing: ResponseFraming,
+) -> Result<SendList, Error> {
+    let mut list = SendList::new();
+    let mut written = Ok(());
+    list.push_with(|out| {
+        let mut head = HeadWriter::request(out, from.method.as_str(), &outgoing.target);
+        head.field(b"host", provider.host_header.as_bytes());
+        for (name, value) in &from.headers {
+            let replaced = provider.headers.iter().any(|own| *own.name == *name.as_str());
+            if !replaced && request_field_goes_on(name.as_str(), &from.connection) {
+                head.field(name.as_str().as_bytes(), value.as_bytes());
+            }
+        }
+        for own in provider.credential.iter().chain(&provider.headers) {
+            head.field(own.name.as_bytes(), own.value.expose_secret());
+        }
+        if outgoing.metered {
+            head.field(b"accept-encoding", b"identity");
+        }
+        head.framing(framing);
+        written = head.finish();
+    });
+    written.map_err(|fault| Error::new(Kind::BadRequest, format!("the request holds {}", fault.what)))?;
+    Ok(list)
+}
+
+/// Pieces of the body without a copy, replacements copied.
+fn push_patched(body: &Slice, patches: &Patches, list: &mut SendList) {
+    let start = body.as_ptr() as usize;
+    for piece in patches.pieces(body) {
+        match (piece.as_ptr() as usize).checked_sub(start) {
+            Some(at) if at + piece.len() <= body.len() => list.push_slice(body.slice(at..at + piece.len())),
+            _ => list.push_copy(piece),
+        }
+    }
+}
+
+fn outgoing(
+    call: &Call<'_>,
+    provider: &Provider,
+    asked: &Asked,
+    model: ModelSent<'_>,
+) -> Result<Outgoing, Error> {
+    let mut patches = call.exchange.patches.clone();
+    if let ModelSent::Other { .. } = model {
+        asked.peek.set_model(&mut patches, &model.to_string()).map_err(|_| overlap())?;
+    }
+    let target = with_query(provider.path_for(call.head.uri.path()), call.head.uri.query());
+    Ok(Outgoing { target, body: call.exchange.body.clone(), patches, metered: true })
+}
+
+/// A path and the client's query, which goes on as it is.
+pub fn with_query(mut path: String, query: Option<&str>) -> String {
+    if let Some(query) = query {
+        path.push('?');
+        path.push_str(query);
+    }
+    path
+}
+
+/// The answer makes way for another target: overload and failures of the provider, not faults of the request.
+fn is_passed_over(status: u16) -> bool {
+    status == 429 || status >= 500
+}
+
+fn speaks(provider: &Provider, surface: Surface<'_>) -> bool {
+    match surface.dialect() {
+        Dialect::OpenAiChat | Dialect::OpenAiCompletions | Dialect::OpenAiEmbeddings => {
+            provider.dialects.chat
+        }
+        Dialect::OpenAiResponses => provider.dialects.responses,
+        Dialect::Anthropic => provider.dialects.messages,
+    }
+}
+
+fn wrong_dialect(provider: &Provider, surface: Surface<'_>) -> Error {
+    let detail =
+        format!("this model is served by {}, which does not speak {}", provider.name, surface.name());
+    Error::new(Kind::ModelUnknown, detail).param("model")
+}
+
+fn asked_for(head: &RequestHead) -> http1::Asked {
+    if head.method == http::Method::HEAD { http1::Asked::Head } else { http1::Asked::Body }
+}
+
+/// What the client is told of a call that broke.
+pub fn call_error(provider: &Provider, error: UpstreamError) -> Error {
+    let name = &provider.name;
+    match error {
+        UpstreamError::Timeout(timer) => {
+            let detail = format!("provider {name} did not answer within the {} timeout", timer.name());
+            Error::new(Kind::UpstreamTimeout(timer), detail)
+        }
+        error => Error::new(Kind::UpstreamBroken, format!("provider {name}: {error}")),
+    }
+}

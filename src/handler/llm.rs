@@ -1,0 +1,204 @@
+//! The life of a request, top to bottom, once. Read this file first.
+//!
+//! `serve` is called by the connection with a head that passed the grammar; it answers on the same connection and says whether another
+//! request may follow. `answer` is the list of stages; each is a leaf that gives a value or the error that ends the request; all
+//! branching is here. Whatever happens, `serve` finishes the exchange by one call.
+
+use crate::base::clock;
+use crate::base::error::{Error, Kind};
+use crate::codec::http1::RequestHead;
+use crate::handler::attempt;
+use crate::handler::request;
+use crate::handler::sink::{Client, Gone, Http1Sink, Sink};
+use crate::handler::snapshot::Snapshot;
+use crate::handler::surface::{Surface, WrongMethod};
+use crate::handler::watch::ClientWatch;
+use crate::handler::worker::Worker;
+use crate::handler::{answer, models, passthrough, reply, responses};
+use crate::llm::dialect::Dialect;
+use crate::net::downstream::Downstream;
+use crate::policy::auth::Key;
+use crate::policy::exchange::{Ended, Exchange, Step};
+use crate::policy::stage::{RequestStage, Verdict};
+use std::pin::pin;
+
+/// What becomes of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// Another request may follow.
+    KeepAlive,
+    /// The answer is out; close politely.
+    Close,
+    /// The answer broke off or nobody takes it: close so that it shows.
+    Abort,
+    /// Bytes are a tunnel's from now on; it has ended.
+    Tunnelled,
+}
+
+/// Why a request ends without a relayed answer.
+pub enum Stop {
+    /// The client is told.
+    Error(Error),
+    /// The client has left.
+    ClientLeft,
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Stop {
+        Stop::Error(error)
+    }
+}
+
+impl From<Gone> for Stop {
+    fn from(_: Gone) -> Stop {
+        Stop::ClientLeft
+    }
+}
+
+/// One request on its way.
+pub struct Call<'a> {
+    pub worker: &'a Worker,
+    pub snapshot: &'a Snapshot,
+    pub head: RequestHead,
+    pub exchange: Exchange,
+    pub stages: &'a [Box<dyn RequestStage>],
+}
+
+/// Serves one request. `may_follow`: the connection may carry another one.
+pub async fn serve(
+    worker: &Worker,
+    downstream: &mut Downstream,
+    mut head: Box<RequestHead>,
+    may_follow: bool,
+) -> After {
+    head.keep_alive &= may_follow;
+    let snapshot = worker.snapshot();
+    let stages: &[Box<dyn RequestStage>] = &[];
+    let exchange = Exchange::begin(clock::now());
+    let mut call = Call { worker, snapshot: &snapshot, head: *head, exchange, stages };
+    worker.facts.begin();
+    let after = match answer(&mut call, downstream).await {
+        Ok(after) => after,
+        Err(Stop::ClientLeft) => {
+            call.exchange.ended = Ended::ClientLeft;
+            After::Abort
+        }
+        Err(Stop::Error(error)) => refuse(&mut call, downstream, &error).await,
+    };
+    call.exchange.clock.mark(Step::Done);
+    worker.facts.finish(&call.exchange, downstream.peer());
+    after
+}
+
+/// The way of a request.
+async fn answer(call: &mut Call<'_>, downstream: &mut Downstream) -> Result<After, Stop> {
+    let path = call.head.uri.path().to_owned();
+    let surface = match Surface::of(call.head.method.as_str(), &path) {
+        Some(Ok(surface)) => surface,
+        Some(Err(WrongMethod(methods))) => {
+            let detail = format!("{} is not allowed here, only {methods}", call.head.method);
+            return Err(Error::new(Kind::MethodNotAllowed, detail).allow(methods).into());
+        }
+        None => return passthrough::serve(call, downstream, &path).await,
+    };
+    call.exchange.surface = surface.name();
+    call.exchange.dialect = Some(request::dialect(surface, &call.head));
+    let key = request::authenticate(call)?;
+    match surface {
+        Surface::Models | Surface::Model(_) => list_models(call, downstream, key, surface).await,
+        Surface::Response { id, action } => responses::serve(call, downstream, key, id, action).await,
+        _ => ask(call, downstream, key, surface).await,
+    }
+}
+
+/// A request with a JSON body for a model.
+async fn ask(
+    call: &mut Call<'_>,
+    downstream: &mut Downstream,
+    key: &Key,
+    surface: Surface<'_>,
+) -> Result<After, Stop> {
+    request::check_media(&call.head)?;
+    let permit = request::collect_body(call, downstream).await?;
+    let asked = request::read(call, surface)?;
+    let route = request::route(call, key, &asked)?;
+    if let Some(answered) = decide(call, downstream).await? {
+        return Ok(answered);
+    }
+    call.exchange.clock.mark(Step::Policy);
+    let mut watch = pin!(ClientWatch::new(downstream.conn()).left());
+    let attempted = attempt::until_answered(call, surface, &asked, route, watch.as_mut()).await?;
+    // The caller's body was for attempts; an answer may take hours.
+    call.exchange.body = None;
+    drop(permit);
+    let mut sink = Sink::Http1(Http1Sink::new(downstream, client(call, downstream)));
+    let expected = answer::Expected {
+        dialect: Some(surface.dialect()),
+        hide_usage: asked.hide_usage,
+        output_max: asked.peek.output_max,
+    };
+    answer::relay(call, &mut sink, key, expected, attempted, watch).await
+}
+
+/// Asks the request stages, in order. An answer of theirs is sent here.
+async fn decide(call: &mut Call<'_>, downstream: &mut Downstream) -> Result<Option<After>, Stop> {
+    for stage in call.stages {
+        match stage.decide(&mut call.exchange).await {
+            Verdict::Pass => {}
+            Verdict::Refuse(error) => return Err(error.into()),
+            Verdict::Answer(body) => return answer_whole(call, downstream, &body).await.map(Some),
+        }
+    }
+    Ok(None)
+}
+
+async fn list_models(
+    call: &mut Call<'_>,
+    downstream: &mut Downstream,
+    key: &Key,
+    surface: Surface<'_>,
+) -> Result<After, Stop> {
+    let dialect = call.exchange.dialect.unwrap_or(Dialect::OpenAiChat);
+    let body = match surface {
+        Surface::Model(name) => models::one(call.snapshot, key, dialect, name).ok_or_else(|| {
+            let detail = format!("no model \"{}\" for this key", reply::quoted(name));
+            Error::new(Kind::ModelUnknown, detail)
+        })?,
+        _ => models::list(call.snapshot, key, dialect),
+    };
+    answer_whole(call, downstream, &body).await
+}
+
+/// Answers 200 with a JSON body of ours.
+async fn answer_whole(call: &mut Call<'_>, downstream: &mut Downstream, body: &[u8]) -> Result<After, Stop> {
+    let mut sink = Sink::Http1(Http1Sink::new(downstream, client(call, downstream)));
+    call.exchange.status = 200;
+    reply::whole(&mut sink, 200, reply::JSON, &[], &call.exchange.id, body).await?;
+    call.exchange.bytes_out = sink.body_bytes();
+    Ok(if sink.is_reusable() { After::KeepAlive } else { After::Close })
+}
+
+/// Answers with an error.
+async fn refuse(call: &mut Call<'_>, downstream: &mut Downstream, error: &Error) -> After {
+    let row = error.kind.row();
+    call.exchange.status = row.status;
+    call.exchange.error = Some(row.code);
+    call.exchange.ended = Ended::Refused;
+    let dialect = call.exchange.dialect.unwrap_or(Dialect::OpenAiChat);
+    let mut sink = Sink::Http1(Http1Sink::new(downstream, client(call, downstream)));
+    match reply::error(&mut sink, dialect, error, &call.exchange.id).await {
+        Ok(()) if sink.is_reusable() => After::KeepAlive,
+        Ok(()) => After::Close,
+        Err(Gone) => After::Abort,
+    }
+}
+
+/// How to answer: the connection is used again only where the request was read whole.
+pub fn client(call: &Call<'_>, downstream: &Downstream) -> Client {
+    let keep_alive = call.head.keep_alive && downstream.is_body_read() && !call.worker.drain.is_raised();
+    Client {
+        is_http10: call.head.version == http::Version::HTTP_10,
+        is_head: call.head.method == http::Method::HEAD,
+        keep_alive,
+    }
+}

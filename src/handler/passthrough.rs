@@ -1,0 +1,213 @@
+//! Other paths of a provider, under a prefix of the config: streamed in both directions, unseen by surfaces and policy.
+//!
+//! The body is never collected: one piece at a time goes on, and a slow provider slows its client. An answer that begins before the
+//! request has ended is relayed; the rest of the request is not read then. Once a byte of the body has gone out nothing is repeated.
+//! Paths are compared as sent. What could mean another path to the provider than to us (dot segments, an encoded slash or
+//! backslash) is refused, so that allowed prefixes hold.
+//! Metered where the path's end names a dialect and the answer has usage.
+
+use crate::base::error::{Error, Kind};
+use crate::codec::http1::{BodyFraming, CHUNK_END, LAST_CHUNK, ResponseFraming, write_chunk_head};
+use crate::codec::patch::Patches;
+use crate::handler::answer;
+use crate::handler::attempt::{self, Answered, Attempted, Outgoing};
+use crate::handler::llm::{After, Call, Stop, client};
+use crate::handler::request;
+use crate::handler::sink::{Http1Sink, Sink};
+use crate::handler::snapshot::Passthrough;
+use crate::handler::source::Source;
+use crate::handler::watch::ClientWatch;
+use crate::llm::dialect::Dialect;
+use crate::llm::provider::Provider;
+use crate::net::deadline::Deadline;
+use crate::net::downstream::{BodyError, Downstream};
+use crate::net::page::Slice;
+use crate::net::race::{First, race};
+use crate::net::send::SendList;
+use crate::net::upstream::{self, Sent, UpstreamError};
+use crate::policy::exchange::{Served, Step};
+use std::pin::pin;
+
+/// Serves a path that is no surface's.
+pub async fn serve(call: &mut Call<'_>, downstream: &mut Downstream, path: &str) -> Result<After, Stop> {
+    call.exchange.surface = "passthrough";
+    let Some((route, rest)) = call.snapshot.passthrough(path) else {
+        return Err(Error::new(Kind::PathUnknown, "nothing is served under this path").into());
+    };
+    let dialect = dialect_of(rest);
+    call.exchange.dialect = dialect;
+    let key = request::authenticate(call)?;
+    if !key.passthrough {
+        return Err(Error::new(Kind::ModelForbidden, "this API key may not use pass-through paths").into());
+    }
+    check(route, call.head.method.as_str(), rest)?;
+    let provider = attempt::provider(call, route.provider)?;
+    call.exchange.served = Some(Served { provider: provider.index, model: "".into() });
+    let target = attempt::with_query(provider.passthrough_path(rest), call.head.uri.query());
+    let outgoing = Outgoing { target, body: None, patches: Patches::new(), metered: dialect.is_some() };
+    let attempted = match call.head.framing {
+        BodyFraming::None => {
+            let watch = pin!(ClientWatch::new(downstream.conn()).left());
+            attempt::once(call, provider, &outgoing, watch).await?
+        }
+        framing => upload(call, downstream, provider, &outgoing, framing).await?,
+    };
+    let watch = pin!(ClientWatch::new(downstream.conn()).left());
+    let mut sink = Sink::Http1(Http1Sink::new(downstream, client(call, downstream)));
+    let expected = answer::Expected { dialect, ..answer::Expected::default() };
+    answer::relay(call, &mut sink, key, expected, attempted, watch).await
+}
+
+/// Sends the request with its body piece by piece, and reads the answer's head.
+async fn upload(
+    call: &mut Call<'_>,
+    downstream: &mut Downstream,
+    provider: &Provider,
+    outgoing: &Outgoing,
+    framing: BodyFraming,
+) -> Result<Attempted, Stop> {
+    let bytes_max = match call.snapshot.limits.upload_bytes_max {
+        0 => u64::MAX,
+        most => most,
+    };
+    if let BodyFraming::Length(length) = framing
+        && length > bytes_max
+    {
+        return Err(request::body_error(BodyError::TooLarge, bytes_max));
+    }
+    let mut exchange = attempt::open(call, provider).await?;
+    let head = attempt::head(&call.head, provider, outgoing, ResponseFraming::from(framing))?;
+    let timer = Deadline::unset();
+    attempt::set(&timer, provider.timeouts.write);
+    let told = |error: UpstreamError| Stop::Error(attempt::call_error(provider, error));
+    let mut sent = exchange.send(head, &timer).await.map_err(told)?;
+    if call.head.expect_continue && sent == Sent::Whole {
+        downstream.send_continue().await.map_err(|error| request::body_error(error, bytes_max))?;
+    }
+    while sent == Sent::Whole {
+        let Some(piece) = next_piece(downstream, &mut exchange).await.map_err(|stop| match stop {
+            Stopped::Client(error) => request::body_error(error, bytes_max),
+            Stopped::Upstream(error) => told(error),
+        })?
+        else {
+            break;
+        };
+        let Upload::Piece(piece) = piece else { break };
+        call.exchange.bytes_in += piece.len() as u64;
+        if call.exchange.bytes_in > bytes_max {
+            return Err(request::body_error(BodyError::TooLarge, bytes_max));
+        }
+        attempt::set(&timer, provider.timeouts.write);
+        sent = exchange.send(framed(piece, framing), &timer).await.map_err(told)?;
+    }
+    if downstream.is_body_read() && sent == Sent::Whole && framing == BodyFraming::Chunked {
+        let mut end = SendList::new();
+        end.push_static(LAST_CHUNK);
+        exchange.send(end, &timer).await.map_err(told)?;
+    }
+    call.exchange.clock.mark(Step::Sent);
+    attempt::set(&timer, provider.timeouts.response_head);
+    let answer = exchange.read_head(&timer).await.map_err(told)?;
+    call.exchange.clock.mark(Step::Head);
+    let (head, source) = (Answered::Upstream(answer), Source::Upstream(exchange));
+    Ok(Attempted {
+        head,
+        source,
+        idle_timeout: provider.timeouts.idle,
+        total_timeout: provider.timeouts.total,
+    })
+}
+
+enum Upload {
+    Piece(Slice),
+    /// The answer has begun: the rest of the request is of no use.
+    Answered,
+}
+
+enum Stopped {
+    Client(BodyError),
+    Upstream(UpstreamError),
+}
+
+/// The next piece of the body, or the news that the provider has answered.
+async fn next_piece(
+    downstream: &mut Downstream,
+    exchange: &mut upstream::Http1Upstream,
+) -> Result<Option<Upload>, Stopped> {
+    match race(downstream.body_piece(), exchange.early_answer()).await {
+        First::One(piece) => Ok(piece.map_err(Stopped::Client)?.map(Upload::Piece)),
+        First::Two(answered) => answered.map(|()| Some(Upload::Answered)).map_err(Stopped::Upstream),
+    }
+}
+
+fn framed(piece: Slice, framing: BodyFraming) -> SendList {
+    let mut list = SendList::new();
+    if framing == BodyFraming::Chunked {
+        list.push_with(|out| write_chunk_head(out, piece.len()));
+        list.push_slice(piece);
+        list.push_static(CHUNK_END);
+    } else {
+        list.push_slice(piece);
+    }
+    list
+}
+
+fn check(route: &Passthrough, method: &str, rest: &str) -> Result<(), Error> {
+    if is_ambiguous(rest) {
+        return Err(Error::new(
+            Kind::BadRequest,
+            "dot segments and encoded slashes are not taken in this path",
+        ));
+    }
+    if !route.methods.is_empty() && route.methods.iter().all(|allowed| allowed.as_str() != method) {
+        return Err(Error::new(
+            Kind::MethodNotAllowed,
+            format!("{method} is not allowed under {}", route.path),
+        ));
+    }
+    if !route.prefixes.is_empty() && !route.prefixes.iter().any(|prefix| rest.starts_with(&**prefix)) {
+        return Err(Error::new(Kind::PathUnknown, format!("this path is not allowed under {}", route.path)));
+    }
+    Ok(())
+}
+
+/// Whether a provider may read the path as another one than it looks.
+fn is_ambiguous(path: &str) -> bool {
+    let lower = path.to_ascii_lowercase();
+    let encoded = lower.contains("%2f") || lower.contains("%5c") || lower.contains('\\');
+    encoded || lower.replace("%2e", ".").split('/').any(|segment| matches!(segment, "." | ".."))
+}
+
+/// The dialect of a path that ends like one of the surfaces.
+fn dialect_of(rest: &str) -> Option<Dialect> {
+    let ends = [
+        ("/chat/completions", Dialect::OpenAiChat),
+        ("/completions", Dialect::OpenAiCompletions),
+        ("/embeddings", Dialect::OpenAiEmbeddings),
+        ("/responses", Dialect::OpenAiResponses),
+        ("/messages", Dialect::Anthropic),
+    ];
+    ends.into_iter().find(|(end, _)| rest.ends_with(end)).map(|(_, dialect)| dialect)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_ambiguous;
+
+    #[test]
+    fn paths_that_may_mean_another_one_are_found() {
+        let rows = [
+            ("/v1/files", false),
+            ("/v1/files/a.b/..c", false),
+            ("/v1/files/../admin", true),
+            ("/v1/files/%2e%2E/admin", true),
+            ("/v1/./files", true),
+            ("/v1%2ffiles", true),
+            ("/v1\\files", true),
+            ("/v1%5Cfiles", true),
+        ];
+        for (path, ambiguous) in rows {
+            assert_eq!(is_ambiguous(path), ambiguous, "{path}");
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! Relays an answer from its source to its sink: the loop that the gateway exists for.
+//!
+//! Shape: wait for the source, the client's end or a timer, whichever is first; look at what came (event ends, meter, stages);
+//! send it in one gathered send; again. One read is in flight at a time, so a slow client holds its upstream back and at most one
+//! page of bytes waits. The slices that the source read are the slices that the client is sent.
+//!
+//! Events: the framer finds their ends. Where nothing needs an event whole, its pieces go on as they come, however long. Where
+//! something does (a usage chunk that may have to be hidden, a stage), an event that straddles reads is carried, up to a bound; an
+//! event within one read is never copied.
+//! Ends: whole, client left (the upstream is dropped, or drained to its usage, by the key's setting), upstream cut (the client sees
+//! an error of its dialect, where events allow one, and a connection that breaks off), ended by a stage.
+//! Limits: `Limits`. Cancel: dropping the future drops source and sink; the exchange is finished by the caller.
+
+use crate::base::clock::{self, Instant};
+use crate::codec::sse::{self, Framer};
+use crate::handler::sink::{Gone, Sink};
+use crate::handler::source::{Next, Source, SourceError};
+use crate::handler::stages::{StageRunner, Staged};
+use crate::handler::tap::Tap;
+use crate::llm::dialect::Dialect;
+use crate::net::deadline::Deadline;
+use crate::net::page::Slice;
+use crate::policy::auth::{DrainCap, OnDisconnect};
+use crate::policy::exchange::{Ended, Exchange, Step};
+use crate::usage::meter::Seen;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
+
+/// Bounds of one relay.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Silence of the upstream between two reads.
+    pub idle_timeout: Duration,
+    /// From the start of the request to the last byte; none: no bound.
+    pub total_deadline: Instant,
+    /// A comment to the client after so long a silence; zero: none.
+    pub heartbeat: Duration,
+    /// An event that a stage needs whole.
+    pub event_bytes_max: usize,
+    pub on_disconnect: OnDisconnect,
+}
+
+/// What the bytes of an answer are to the relay.
+pub enum Body {
+    /// Events of a stream.
+    Events(Events),
+    /// Anything else: bytes that go on as they come, seen by the meter.
+    Bytes,
+}
+
+/// The state of an event stream.
+pub struct Events {
+    dialect: Dialect,
+    framer: Framer,
+    /// The beginning of an event that straddles reads and is needed whole.
+    carry: Vec<u8>,
+    /// A part of the current event has gone on already.
+    in_pieces: bool,
+    /// The usage chunk was asked for by the gateway and is hidden from the client.
+    hide_usage: bool,
+    stages: Option<Box<StageRunner>>,
+}
+
+impl Events {
+    /// An event stream that begins.
+    pub fn new(dialect: Dialect, hide_usage: bool, stages: Option<Box<StageRunner>>) -> Events {
+        Events { dialect, framer: Framer::new(), carry: Vec::new(), in_pieces: false, hide_usage, stages }
+    }
+}
+
+/// Longer than any usage chunk: a longer event is none and need not be carried to find out.
+const USAGE_EVENT_BYTES_MAX: usize = 16 * 1024;
+
+/// One answer on its way.
+pub struct Relay<'r, 'c> {
+    pub exchange: &'r mut Exchange,
+    pub source: &'r mut Source,
+    pub sink: &'r mut Sink<'c>,
+    pub tap: &'r mut Tap,
+    pub body: Body,
+    pub limits: Limits,
+}
+
+/// What ended one wait.
+enum Woken {
+    Source(Result<Next, SourceError>),
+    ClientLeft,
+    Timer,
+}
+
+/// How the relay goes on after what came has been looked at.
+enum Progress {
+    GoOn,
+    SourceEnded,
+    StageEnded,
+    Cut(SourceError),
+}
+
+impl Relay<'_, '_> {
+    /// Relays until the end and says how it ended. The head has been given to the sink already and goes out with
+    /// what came with it. `left` ends when the client has left.
+    pub async fn run(mut self, mut left: Pin<&mut impl Future<Output = ()>>) -> Ended {
+        let timer = Deadline::unset();
+        let mut last_read = clock::now();
+        let mut last_write = last_read;
+        let mut progress = match self.source.ready() {
+            Some(next) => self.take_all(next, last_read),
+            None => Progress::GoOn,
+        };
+        loop {
+            let sent = match progress {
+                Progress::GoOn => self.sink.flush().await,
+                Progress::SourceEnded => return self.end(Ended::Whole).await,
+                Progress::StageEnded => return self.end(Ended::Stage).await,
+                Progress::Cut(error) => return self.cut(error).await,
+            };
+            if sent.is_err() {
+                return self.client_left(&timer).await;
+            }
+            let due = self.due(last_read, last_write);
+            timer.set_at(due.first());
+            let woken = wake(self.source.next(), left.as_mut(), timer.passed()).await;
+            let now = clock::now();
+            last_write = now;
+            progress = match woken {
+                Woken::ClientLeft => return self.client_left(&timer).await,
+                Woken::Timer => self.timer_passed(now, &due),
+                Woken::Source(next) => {
+                    last_read = now;
+                    self.take_all(next, now)
+                }
+            };
+        }
+    }
+
+    /// Everything that is at hand: one read may hold many pieces.
+    fn take_all(&mut self, first: Result<Next, SourceError>, now: Instant) -> Progress {
+        let mut next = Some(first);
+        while let Some(item) = next {
+            let progress = match item {
+                Ok(Next::Data(slice)) => self.take(slice, now),
+                Ok(Next::End) => return self.source_ended(),
+                Err(error) => return Progress::Cut(error),
+            };
+            if !matches!(progress, Progress::GoOn) || self.sink.is_full() {
+                return progress;
+            }
+            next = self.source.ready();
+        }
+        Progress::GoOn
+    }
+
+    fn take(&mut self, slice: Slice, now: Instant) -> Progress {
+        match &self.body {
+            Body::Events(_) => self.take_events(slice, now),
+            Body::Bytes => {
+                self.first_content(now);
+                self.tap.piece(&slice);
+                self.sink.data(slice);
+                Progress::GoOn
+            }
+        }
+    }
+
+    /// Events that end in `slice`, and the beginning of one that does not. Neighbours that go on unchanged go as one piece.
+    fn take_events(&mut self, slice: Slice, now: Instant) -> Progress {
+        let Body::Events(events) = &mut self.body else { return Progress::GoOn };
+        let (mut at, mut run) = (0, 0);
+        while let Some(len) = events.framer.end_of_event(&slice[at..]) {
+            let piece = at..at + len;
+            at = piece.end;
+            self.exchange.events += 1;
+            if !events.carry.is_empty() {
+                events.carry.extend_from_slice(&slice[piece]);
+                run = at;
+                let carried = std::mem::take(&mut events.carry);
+                match look(events, self.tap, self.sink, &carried) {
+                    Look::Pass => self.sink.copy(&carried),
+                    Look::Gone => {}
+                    Look::End => return Progress::StageEnded,
+                }
+                events.carry = carried;
+                events.carry.clear();
+                continue;
+            }
+            if events.in_pieces {
+                events.in_pieces = false;
+                self.tap.piece(&slice[piece]);
+                self.tap.end();
+                continue;
+            }
+            // What was passed so far must reach the sink before anything that a stage writes.
+            if events.stages.is_some() && run < piece.start {
+                self.sink.data(slice.slice(run..piece.start));
+                run = piece.start;
+            }
+            match look(events, self.tap, self.sink, &slice[piece.clone()]) {
+                Look::Pass => {}
+                Look::Gone => {
+                    self.sink.data(slice.slice(run..piece.start));
+                    run = at;
+                }
+                Look::End => return Progress::StageEnded,
+            }
+        }
+        self.sink.data(slice.slice(run..at));
+        self.first_content(now);
+        self.keep_beginning(slice.slice(at..slice.len()))
+    }
+
+    /// The beginning of an event whose end has not come yet.
+    fn keep_beginning(&mut self, beginning: Slice) -> Progress {
+        let Body::Events(events) = &mut self.body else { return Progress::GoOn };
+        if beginning.is_empty() {
+            return Progress::GoOn;
+        }
+        let needs_whole = events.hide_usage || events.stages.is_some();
+        if !needs_whole || events.in_pieces {
+            events.in_pieces = true;
+            self.tap.piece(&beginning);
+            self.sink.data(beginning);
+            return Progress::GoOn;
+        }
+        events.carry.extend_from_slice(&beginning);
+        let carried = events.carry.len();
+        if events.stages.is_some() {
+            let too_large = carried > self.limits.event_bytes_max;
+            return if too_large { Progress::Cut(SourceError::EventTooLarge) } else { Progress::GoOn };
+        }
+        if carried > USAGE_EVENT_BYTES_MAX {
+            events.in_pieces = true;
+            self.tap.piece(&events.carry);
+            self.sink.copy(&events.carry);
+            events.carry = Vec::new();
+        }
+        Progress::GoOn
+    }
+
+    /// The source has ended as its framing says. What is left of an event goes on as it is.
+    fn source_ended(&mut self) -> Progress {
+        if let Body::Events(events) = &mut self.body {
+            let rest = std::mem::take(&mut events.carry);
+            self.tap.piece(&rest);
+            self.tap.end();
+            if let Some(stages) = &mut events.stages {
+                let mut out = Vec::new();
+                stages.end(&rest, &mut out);
+                self.sink.copy(&out);
+            } else {
+                self.sink.copy(&rest);
+            }
+        } else {
+            self.tap.end();
+        }
+        Progress::SourceEnded
+    }
+
+    fn first_content(&mut self, now: Instant) {
+        if self.exchange.clock.at(Step::FirstContent).is_none() && self.sink.body_bytes() > 0 {
+            self.exchange.clock.mark_at(Step::FirstContent, now);
+        }
+    }
+
+    async fn end(self, ended: Ended) -> Ended {
+        match self.sink.end().await {
+            Ok(()) => ended,
+            Err(Gone) => Ended::ClientLeft,
+        }
+    }
+
+    /// The upstream broke off. The client is told in the stream where events allow it, and sees its connection break in any case.
+    async fn cut(self, error: SourceError) -> Ended {
+        if let Body::Events(events) = &self.body
+            && !events.in_pieces
+        {
+            let (mut body, mut out) = (Vec::new(), Vec::new());
+            events.dialect.error_body(&error.for_client(), &self.exchange.id, &mut body);
+            sse::write_event(&mut out, Some("error"), &body);
+            self.sink.copy(&out);
+            // It breaks off in any case; that it may be gone already changes nothing.
+            let _ = self.sink.flush().await;
+        }
+        self.exchange.error = Some(error.for_client().kind.row().code);
+        Ended::UpstreamCut
+    }
+
+    /// Nobody reads any more: the source is dropped by the caller, or read on to its usage where the key says so.
+    async fn client_left(mut self, timer: &Deadline) -> Ended {
+        if let OnDisconnect::Drain(cap) = self.limits.on_disconnect {
+            timer.set_at(clock::now() + Duration::from_millis(cap.time_max_ms));
+            // The time being over is the cap's purpose.
+            let _ = timer.bound(self.drain(cap)).await;
+        }
+        Ended::ClientLeft
+    }
+
+    async fn drain(&mut self, cap: DrainCap) {
+        let mut bytes = 0_u64;
+        while bytes < cap.bytes_max
+            && self.tap.output_so_far() < cap.tokens_max
+            && let Ok(Next::Data(slice)) = self.source.next().await
+        {
+            bytes += slice.len() as u64;
+            self.meter_only(&slice);
+        }
+    }
+
+    /// The meter's part of `take`, without a client.
+    fn meter_only(&mut self, slice: &[u8]) {
+        let Body::Events(events) = &mut self.body else { return self.tap.piece(slice) };
+        let mut at = 0;
+        while let Some(len) = events.framer.end_of_event(&slice[at..]) {
+            self.tap.piece(&slice[at..at + len]);
+            self.tap.end();
+            at += len;
+        }
+        self.tap.piece(&slice[at..]);
+    }
+
+    fn due(&self, last_read: Instant, last_write: Instant) -> Due {
+        let is_events = matches!(self.body, Body::Events(_));
+        let heartbeat = match self.limits.heartbeat {
+            Duration::ZERO => Instant::NEVER,
+            silence if is_events => last_write + silence,
+            _ => Instant::NEVER,
+        };
+        let hold = match &self.body {
+            Body::Events(Events { stages: Some(stages), .. }) => stages.hold_until(),
+            _ => Instant::NEVER,
+        };
+        Due { idle: last_read + self.limits.idle_timeout, total: self.limits.total_deadline, heartbeat, hold }
+    }
+
+    fn timer_passed(&mut self, now: Instant, due: &Due) -> Progress {
+        if now >= due.total {
+            return Progress::Cut(SourceError::TotalTimeout);
+        }
+        if now >= due.idle {
+            return Progress::Cut(SourceError::IdleTimeout);
+        }
+        let Body::Events(events) = &mut self.body else { return Progress::GoOn };
+        let mut out = Vec::new();
+        if now >= due.hold
+            && let Some(stages) = &mut events.stages
+        {
+            stages.release_all(&mut out);
+        }
+        // Between events only: a heartbeat within one would become part of it.
+        if now >= due.heartbeat && !events.in_pieces {
+            sse::write_comment(&mut out, b"heartbeat");
+        }
+        self.sink.copy(&out);
+        Progress::GoOn
+    }
+}
+
+/// When the timers of a relay pass.
+struct Due {
+    idle: Instant,
+    total: Instant,
+    heartbeat: Instant,
+    hold: Instant,
+}
+
+impl Due {
+    fn first(&self) -> Instant {
+        self.idle.min(self.total).min(self.heartbeat).min(self.hold)
+    }
+}
+
+/// What becomes of an event.
+enum Look {
+    /// It goes on as it is.
+    Pass,
+    /// It does not go on, or what goes on instead has been given to the sink.
+    Gone,
+    /// The stream ends here; the ending has been given to the sink.
+    End,
+}
+
+/// Meters one whole event and asks the stages about it.
+fn look(events: &mut Events, tap: &mut Tap, sink: &mut Sink<'_>, event: &[u8]) -> Look {
+    let seen = tap.event(event);
+    if events.hide_usage && seen == Seen::UsageOnly {
+        return Look::Gone;
+    }
+    let Some(stages) = &mut events.stages else { return Look::Pass };
+    let mut out = Vec::new();
+    let staged = stages.event(event, &mut out);
+    sink.copy(&out);
+    match staged {
+        Staged::Pass => Look::Pass,
+        Staged::Replaced => Look::Gone,
+        Staged::Ended => Look::End,
+    }
+}
+
+/// Waits for the source, the client's end and the timer, asked in this order.
+async fn wake(
+    source: impl Future<Output = Result<Next, SourceError>>,
+    mut left: Pin<&mut impl Future<Output = ()>>,
+    timer: impl Future,
+) -> Woken {
+    let mut source = pin!(source);
+    let mut timer = pin!(timer);
+    poll_fn(|cx| {
+        if let Poll::Ready(next) = source.as_mut().poll(cx) {
+            return Poll::Ready(Woken::Source(next));
+        }
+        if left.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Woken::ClientLeft);
+        }
+        timer.as_mut().poll(cx).map(|_| Woken::Timer)
+    })
+    .await
+}

@@ -1,0 +1,127 @@
+//! Paths under which clients speak a dialect to us: path and method in, surface out.
+//!
+//! A surface fixes the dialect of the answer (errors included) and what is done with the request. Paths are compared as sent, without
+//! decoding: an encoded slash is no slash. Errors: an unknown path, or a known one with another method (which are named).
+//! Pass-through prefixes of the config are asked after these.
+
+use crate::llm::dialect::Dialect;
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Surface<'p> {
+    Chat,
+    Completions,
+    Embeddings,
+    Responses,
+    /// One stored response: `action` is what follows the id ("", "cancel", "input_items").
+    Response {
+        id: &'p str,
+        action: &'p str,
+    },
+    Messages,
+    CountTokens,
+    Models,
+    Model(&'p str),
+}
+
+/// The path is known, but not with this method; these are allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WrongMethod(pub &'static str);
+
+impl<'p> Surface<'p> {
+    /// The surface of a path (without query). None: not one of ours.
+    pub fn of(method: &str, path: &'p str) -> Option<Result<Surface<'p>, WrongMethod>> {
+        let (surface, methods) = match path {
+            "/v1/chat/completions" => (Surface::Chat, POST),
+            "/v1/completions" => (Surface::Completions, POST),
+            "/v1/embeddings" => (Surface::Embeddings, POST),
+            "/v1/responses" => (Surface::Responses, POST),
+            "/v1/messages" => (Surface::Messages, POST),
+            "/v1/messages/count_tokens" => (Surface::CountTokens, POST),
+            "/v1/models" => (Surface::Models, GET),
+            _ => below(path)?,
+        };
+        Some(if methods.split(", ").any(|allowed| allowed == method) {
+            Ok(surface)
+        } else {
+            Err(WrongMethod(methods))
+        })
+    }
+
+    /// The dialect of the request's body and the answer's.
+    pub fn dialect(self) -> Dialect {
+        match self {
+            Surface::Chat | Surface::Models | Surface::Model(_) => Dialect::OpenAiChat,
+            Surface::Completions => Dialect::OpenAiCompletions,
+            Surface::Embeddings => Dialect::OpenAiEmbeddings,
+            Surface::Responses | Surface::Response { .. } => Dialect::OpenAiResponses,
+            Surface::Messages | Surface::CountTokens => Dialect::Anthropic,
+        }
+    }
+
+    /// The name in logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Surface::Chat => "chat",
+            Surface::Completions => "completions",
+            Surface::Embeddings => "embeddings",
+            Surface::Responses => "responses",
+            Surface::Response { .. } => "response",
+            Surface::Messages => "messages",
+            Surface::CountTokens => "count_tokens",
+            Surface::Models => "models",
+            Surface::Model(_) => "model",
+        }
+    }
+}
+
+fn below(path: &str) -> Option<(Surface<'_>, &'static str)> {
+    if let Some(model) = path.strip_prefix("/v1/models/") {
+        return (!model.is_empty()).then_some((Surface::Model(model), GET));
+    }
+    let (id, action) = match path.strip_prefix("/v1/responses/")?.split_once('/') {
+        None => (path.strip_prefix("/v1/responses/")?, ""),
+        Some((id, action)) => (id, action),
+    };
+    let methods = match action {
+        "" => "GET, DELETE",
+        "cancel" => POST,
+        "input_items" => GET,
+        _ => return None,
+    };
+    (!id.is_empty()).then_some((Surface::Response { id, action }, methods))
+}
+
+const POST: &str = "POST";
+const GET: &str = "GET";
+
+#[cfg(test)]
+mod tests {
+    use super::{Surface, WrongMethod};
+
+    #[test]
+    fn paths_and_methods_decide_the_surface() {
+        let response = |id, action| Some(Ok(Surface::Response { id, action }));
+        let rows = [
+            ("POST", "/v1/chat/completions", Some(Ok(Surface::Chat))),
+            ("GET", "/v1/chat/completions", Some(Err(WrongMethod("POST")))),
+            ("POST", "/v1/chat/completions/", None),
+            ("POST", "/v1/Chat/completions", None),
+            ("GET", "/v1/models", Some(Ok(Surface::Models))),
+            ("GET", "/v1/models/a/b", Some(Ok(Surface::Model("a/b")))),
+            ("GET", "/v1/models/", None),
+            ("GET", "/v1/responses/r1", response("r1", "")),
+            ("DELETE", "/v1/responses/r1", response("r1", "")),
+            ("PUT", "/v1/responses/r1", Some(Err(WrongMethod("GET, DELETE")))),
+            ("POST", "/v1/responses/r1/cancel", response("r1", "cancel")),
+            ("GET", "/v1/responses/r1/input_items", response("r1", "input_items")),
+            ("GET", "/v1/responses/r1/other", None),
+            ("GET", "/v1/responses/", None),
+            ("POST", "/v1/messages/count_tokens", Some(Ok(Surface::CountTokens))),
+            ("GET", "/", None),
+        ];
+        for (method, path, surface) in rows {
+            assert_eq!(Surface::of(method, path), surface, "{method} {path}");
+        }
+    }
+}

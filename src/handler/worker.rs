@@ -1,0 +1,86 @@
+//! What all requests of one worker share: config, connection pools, counters, the amount of collected bodies, the drain signal.
+//!
+//! Config arrives as a generation: `Published` is written by control and read here, between requests, by one atomic load; an
+//! exchange that runs keeps the generation it started with. Nothing else crosses but the rings of `facts`.
+
+use crate::handler::facts::Facts;
+use crate::handler::snapshot::Snapshot;
+use crate::net::allowance::Allowance;
+use crate::net::signal::Signal;
+use crate::net::upstream::Pools;
+use arc_swap::ArcSwap;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
+
+/// The newest generation, published by control.
+pub struct Published {
+    generation: AtomicU64,
+    snapshot: ArcSwap<Snapshot>,
+}
+
+impl Published {
+    /// The first generation.
+    pub fn new(snapshot: Snapshot) -> Published {
+        let generation = AtomicU64::new(snapshot.generation);
+        Published { generation, snapshot: ArcSwap::from_pointee(snapshot) }
+    }
+
+    /// Replaces the generation; requests that start from now on use it.
+    pub fn publish(&self, snapshot: Snapshot) {
+        let generation = snapshot.generation;
+        self.snapshot.store(Arc::new(snapshot));
+        self.generation.store(generation, Release);
+    }
+
+    /// The newest generation.
+    pub fn newest(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+}
+
+/// The context of a worker's requests. One thread.
+pub struct Worker {
+    pub index: usize,
+    pub pools: Pools,
+    pub facts: Facts,
+    /// Raised once when the worker is to take no further request.
+    pub drain: Signal,
+    /// Bytes of collected bodies that are left.
+    pub bodies: Allowance,
+    /// Exchanges that were dropped without being finished: a defect of ours; reads 0 in every test.
+    pub unfinished: Cell<u64>,
+    published: Arc<Published>,
+    current: RefCell<Rc<Arc<Snapshot>>>,
+}
+
+impl Worker {
+    /// A worker that starts with the newest generation.
+    pub fn new(index: usize, published: Arc<Published>, facts: Facts) -> Worker {
+        let snapshot = published.newest();
+        let pools = Pools::new(facts.upstream_counters());
+        Worker {
+            index,
+            pools,
+            facts,
+            drain: Signal::default(),
+            bodies: Allowance::new(snapshot.limits.bodies_bytes_max as u64),
+            unfinished: Cell::new(0),
+            published,
+            current: RefCell::new(Rc::new(snapshot)),
+        }
+    }
+
+    /// The generation for a request that starts now.
+    pub fn snapshot(&self) -> Rc<Arc<Snapshot>> {
+        let mut current = self.current.borrow_mut();
+        if current.generation != self.published.generation.load(Acquire) {
+            let newest = self.published.newest();
+            let named: Vec<_> = newest.origins.iter().map(|origin| origin.id).collect();
+            self.pools.keep_only(&named);
+            *current = Rc::new(newest);
+        }
+        Rc::clone(&current)
+    }
+}
