@@ -1,1 +1,141 @@
-//! (module head)
+//! The process: workers on their cores, from bound listeners to the last drained connection.
+//!
+//! Shape: `bind` the listeners (so that a busy port is a start-up error), `start` the workers, `Workers::join` them. What runs is
+//! told through `Shared`: control publishes generations and moves the phase; workers read both.
+//! Errors: `StartError` names the address, the core or the driver.
+
+pub mod connection;
+pub mod worker;
+
+use crate::handler::facts::{Counters, Facts};
+use crate::handler::worker::{Published, Worker};
+use crate::net::listener::{self, Listener};
+use crate::net::runtime::{self, Choice, Wish};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+/// What control and workers share.
+pub struct Shared {
+    pub published: Arc<Published>,
+    /// Raised once: take no further request, end when the last one has.
+    pub draining: AtomicBool,
+    /// One per worker, in order.
+    pub counters: Vec<Arc<Counters>>,
+}
+
+/// Listening sockets of all workers.
+pub struct Bound {
+    per_worker: Vec<Vec<OwnedFd>>,
+}
+
+/// Running workers.
+pub struct Workers {
+    threads: Vec<JoinHandle<()>>,
+    /// The driver that each worker was granted, and what was refused before it.
+    pub choices: Vec<Choice>,
+}
+
+/// Why the process could not start.
+#[derive(Debug)]
+pub enum StartError {
+    Bind { address: SocketAddr, error: io::Error },
+    Worker { index: usize, error: io::Error },
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Bind { address, error } => write!(f, "cannot listen on {address}: {error}"),
+            StartError::Worker { index, error } => write!(f, "worker {index} cannot start: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Cores that this process may run on.
+pub fn cores() -> Vec<usize> {
+    match sched_getaffinity(None) {
+        Ok(set) => (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect(),
+        Err(_) => vec![0],
+    }
+}
+
+/// Binds every address once per worker. Refused where another process listens there, whatever its options are.
+pub fn bind(addresses: &[SocketAddr], workers: usize) -> Result<Bound, StartError> {
+    let refused = |address: &SocketAddr| {
+        let address = *address;
+        move |error| StartError::Bind { address, error }
+    };
+    for address in addresses {
+        listener::probe(*address).map_err(refused(address))?;
+    }
+    let bind_all = |_| -> Result<Vec<OwnedFd>, StartError> {
+        addresses.iter().map(|address| listener::bind(*address).map_err(refused(address))).collect()
+    };
+    Ok(Bound { per_worker: (0..workers).map(bind_all).collect::<Result<_, _>>()? })
+}
+
+/// Starts one worker per set of sockets, pinned to the process's cores in turn.
+pub fn start(shared: &Arc<Shared>, bound: Bound, wish: Wish) -> Result<Workers, StartError> {
+    let cores = cores();
+    let mut workers = Workers { threads: Vec::new(), choices: Vec::new() };
+    for (index, sockets) in bound.per_worker.into_iter().enumerate() {
+        let failed = |error| StartError::Worker { index, error };
+        let (tell, told) = mpsc::channel();
+        let core = cores[index % cores.len()];
+        let shared = Arc::clone(shared);
+        let body = move || run_worker(&shared, index, core, sockets, wish, &tell);
+        let thread =
+            std::thread::Builder::new().name(format!("worker-{index}")).spawn(body).map_err(failed)?;
+        let choice = told.recv().unwrap_or_else(|_| Err(io::Error::other("the thread ended at once")));
+        workers.choices.push(choice.map_err(failed)?);
+        workers.threads.push(thread);
+    }
+    Ok(workers)
+}
+
+impl Workers {
+    /// Waits until every worker has drained.
+    pub fn join(self) {
+        for thread in self.threads {
+            // A worker that panicked outside its tasks has said so through the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run_worker(
+    shared: &Arc<Shared>,
+    index: usize,
+    core: usize,
+    sockets: Vec<OwnedFd>,
+    wish: Wish,
+    tell: &mpsc::Sender<io::Result<Choice>>,
+) {
+    let mut set = CpuSet::new();
+    set.set(core);
+    // Where pinning is forbidden the scheduler places the thread; nothing else depends on it.
+    let _ = sched_setaffinity(None, &set);
+    let chosen = |choice: Choice| {
+        let _ = tell.send(Ok(choice));
+    };
+    let ran = runtime::run(wish, chosen, || async move {
+        let listeners = sockets.into_iter().filter_map(|fd| Listener::from_bound(fd).ok()).collect();
+        let facts = Facts::new(Arc::clone(&shared.counters[index]));
+        let worker = Rc::new(Worker::new(index, Arc::clone(&shared.published), facts));
+        runtime::spawn(worker::follow(Rc::clone(&worker), Arc::clone(shared)));
+        worker::run(worker, listeners).await;
+    });
+    if let Err(error) = ran {
+        let _ = tell.send(Err(error));
+    }
+}

@@ -1,0 +1,80 @@
+//! The life of one client connection: request after request until one side ends it.
+//!
+//! Every way out closes in the way that the client can read: politely after a whole answer, by a reset after one that broke off (so
+//! that a cut cannot be taken for an end), silently where nothing was asked. A head that breaks the grammar is answered and the
+//! connection closed: where its message ends is not known (RFC 9112 section 9.6).
+
+use crate::base::error::{Error, Kind};
+use crate::base::id::RequestId;
+use crate::codec::http1::{HeadLimits, Refusal};
+use crate::handler::llm::{self, After};
+use crate::handler::reply;
+use crate::handler::sink::{Client, Http1Sink, Sink};
+use crate::handler::snapshot::Snapshot;
+use crate::handler::worker::Worker;
+use crate::llm::dialect::Dialect;
+use crate::net::conn::Conn;
+use crate::net::downstream::{Bounds, Downstream, HeadRead};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Serves a connection to its end.
+pub async fn serve(worker: &Worker, conn: Conn, peer: SocketAddr) {
+    let snapshot = worker.snapshot();
+    let mut downstream = Downstream::new(conn, peer, bounds(&snapshot), None);
+    let mut requests_left = match snapshot.limits.requests_per_connection_max {
+        0 => u32::MAX,
+        most => most,
+    };
+    drop(snapshot);
+    loop {
+        let head = match downstream.read_head(&worker.drain).await {
+            HeadRead::Head(head) => head,
+            HeadRead::Over => return,
+            HeadRead::Refused(refusal) => return refuse(worker, downstream, refusal).await,
+        };
+        requests_left -= 1;
+        let after = llm::serve(worker, &mut downstream, head, requests_left > 0).await;
+        match after {
+            After::KeepAlive => {}
+            After::Close => return downstream.linger().await,
+            After::Abort => return downstream.conn().reset_on_close(),
+            After::Tunnelled => return,
+        }
+    }
+}
+
+/// Answers a head that breaks a rule, in the plainest form: the dialect is not known yet.
+async fn refuse(worker: &Worker, downstream: Downstream, refusal: Refusal) {
+    worker.facts.refused_head(refusal.status);
+    let client = Client { is_http10: false, is_head: false, keep_alive: false };
+    let mut sink = Sink::Http1(Http1Sink::new(&downstream, client));
+    let error = Error::new(Kind::Grammar(refusal.status), refusal.what);
+    let sent = reply::error(&mut sink, Dialect::OpenAiChat, &error, &RequestId::new()).await;
+    drop(sink);
+    if sent.is_ok() {
+        downstream.linger().await;
+    }
+}
+
+fn bounds(snapshot: &Snapshot) -> Bounds {
+    let (limits, timeouts) = (&snapshot.limits, &snapshot.timeouts);
+    let head = HeadLimits {
+        head_bytes_max: limits.head_bytes_max,
+        fields_max: limits.head_fields_max,
+        ..HeadLimits::DEFAULT
+    };
+    Bounds {
+        head,
+        head_timeout: or_forever(timeouts.request_head),
+        idle_timeout: or_forever(timeouts.keep_alive),
+        body_timeout: or_forever(timeouts.request_body),
+        upload_bytes_per_second_min: u64::from(timeouts.upload_bytes_per_s_min),
+        write_timeout: or_forever(timeouts.write),
+    }
+}
+
+/// Zero means no limit in the config.
+fn or_forever(timeout: Duration) -> Duration {
+    if timeout.is_zero() { Duration::from_secs(u64::from(u32::MAX)) } else { timeout }
+}

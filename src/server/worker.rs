@@ -1,0 +1,108 @@
+//! A worker: one thread on one core, with its listeners, its connections and its pools.
+//!
+//! It accepts while fewer than `connections_max` connections are open and, without a file descriptor left, waits a moment instead of
+//! turning round and round. A connection runs in a task of its own: a panic ends that task alone.
+//! Drain: stop accepting, close idle connections, let requests end; the worker ends when the last connection has.
+
+use crate::handler::worker::Worker;
+use crate::net::conn::Conn;
+use crate::net::listener::{Accepted, Listener};
+use crate::net::page;
+use crate::net::race::{First, race};
+use crate::net::runtime;
+use crate::net::signal::Signal;
+use crate::server::{Shared, connection};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Acquire;
+use std::time::Duration;
+
+/// Runs until the worker has drained.
+pub async fn run(worker: Rc<Worker>, listeners: Vec<Listener>) {
+    let open = Rc::new(Open::default());
+    for listener in listeners {
+        runtime::spawn(accept(Rc::clone(&worker), listener, Rc::clone(&open)));
+    }
+    worker.drain.raised().await;
+    worker.pools.drain();
+    while open.connections.get() > 0 {
+        open.fewer.lower();
+        open.fewer.raised().await;
+    }
+}
+
+/// Connections of this worker that are open.
+#[derive(Default)]
+struct Open {
+    connections: Cell<usize>,
+    fewer: Signal,
+}
+
+/// Counts one connection while it lives, whichever way its task ends.
+struct Counted(Rc<Open>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+        self.0.fewer.raise();
+    }
+}
+
+async fn accept(worker: Rc<Worker>, listener: Listener, open: Rc<Open>) {
+    loop {
+        let connections_max = worker.snapshot().limits.connections_max;
+        if open.connections.get() >= connections_max {
+            worker.facts.accept_paused();
+            open.fewer.lower();
+            open.fewer.raised().await;
+            continue;
+        }
+        match race(listener.accept(), worker.drain.raised()).await {
+            First::Two(()) => return,
+            First::One(Ok(accepted)) => start(&worker, accepted, &open),
+            First::One(Err(_)) => {
+                // No descriptor or no memory left: what is open goes on, and one of it will end.
+                worker.facts.accept_failed();
+                runtime::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn start(worker: &Rc<Worker>, accepted: Accepted, open: &Rc<Open>) {
+    open.connections.set(open.connections.get() + 1);
+    let counted = Counted(Rc::clone(open));
+    let worker = Rc::clone(worker);
+    runtime::spawn(async move {
+        let _counted = counted;
+        let Accepted { stream, peer } = accepted;
+        worker.facts.connection_opened();
+        connection::serve(&worker, Conn::Plain(stream), peer).await;
+        worker.facts.connection_closed();
+    });
+}
+
+/// Follows what control says: new generations, the drain.
+pub async fn follow(worker: Rc<Worker>, shared: Arc<Shared>) {
+    let mut ticks = 0_u64;
+    while !shared.draining.load(Acquire) {
+        runtime::sleep(FOLLOW_EVERY).await;
+        // A worker without requests lets go of the old generation, too.
+        drop(worker.snapshot());
+        ticks += 1;
+        if ticks.is_multiple_of(TICKS_PER_S) {
+            worker.pools.sweep();
+            worker.facts.panics(runtime::panics());
+        }
+        if ticks.is_multiple_of(TICKS_PER_S * TRIM_EVERY_S) {
+            page::trim_pool();
+        }
+    }
+    worker.drain.raise();
+}
+
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const FOLLOW_EVERY: Duration = Duration::from_millis(100);
+const TICKS_PER_S: u64 = 10;
+const TRIM_EVERY_S: u64 = 5;
