@@ -6,10 +6,9 @@
 //! stages and the meter speak of these only, so a new dialect is one file that implements `Wire` and one line
 //! in [`Dialect::wire`].
 //!
-//! Input: the `data` of one server-sent event, or a whole body. What a client sent was checked by
-//! `codec::json::check` before; what an upstream sent was not, and is read as far as it can be: a document
-//! that breaks off has the lanes and the usage that stand before the break, unknown members are passed over,
-//! null stands for absent.
+//! Input: the `data` of one server-sent event, or a whole body. What a client sent is checked strictly here;
+//! what an upstream sent is not, and is read as far as it can be: unknown members are passed over, null stands
+//! for absent, of a document that breaks off nothing is said.
 //! Errors: only requests are refused; the caller's fault.
 //! Absent: SSE framing (`codec::sse`), money, vendors that merely deviate (a quirk that changes a number is
 //! named where it is read), audio, and log probabilities, which repeat a text token by token and are no lane.
@@ -93,11 +92,12 @@ impl Dialect {
         self.wire().name()
     }
 
-    /// What the gateway must know of a request. `body` has passed `codec::json::check`.
+    /// What the gateway must know of a request. It checks the whole body strictly on the way
+    /// (`codec::json::check_fields`); nothing else has to.
     ///
-    /// Refused, with the field's name: a repeat of a field that is read here, a model that is missing, no
-    /// string or longer than [`MODEL_LEN_MAX`], a `stream` that is no boolean, a `stream_options` that is no
-    /// object.
+    /// Refused beside what is not JSON, with the field's name: a repeat of a field that is read here, a model
+    /// that is missing, no string or longer than [`MODEL_LEN_MAX`], a `stream` that is no boolean, a
+    /// `stream_options` that is no object.
     pub fn peek(self, body: &[u8]) -> Result<Peek, Error> {
         peek::peek(self.wire().request(), body)
     }

@@ -3,7 +3,7 @@
 //! A [`Peek`] holds ranges and numbers only, so it lives beside the body that it was made of.
 
 use crate::base::error::{Error, Kind as ErrorKind};
-use crate::codec::json::{self, Kind, Value};
+use crate::codec::json::{self, Defect, Kind, Value};
 use crate::codec::patch::{Overlap, Patches};
 use std::ops::Range;
 
@@ -95,19 +95,15 @@ impl Peek {
 }
 
 pub(super) fn peek(fields: &RequestFields, body: &[u8]) -> Result<Peek, Error> {
-    let root = json::root(body).map_err(|defect| Error::new(ErrorKind::BodyNotJson, defect.to_string()))?;
-    if root.kind != Kind::Object {
-        let detail = format!("the body is {}; it must be a JSON object", noun(root.kind));
-        return Err(Error::new(ErrorKind::BodyField, detail));
-    }
     let [first, second] = fields.output_max;
     let names = ["model", "stream", "stream_options", first, second, fields.choices.unwrap_or("model")];
-    let [model, stream, options, first, second, choices] = read(root, names)?;
+    let found = json::check_fields(body, names).map_err(|defect| refusal(body, &names, defect))?;
+    let [model, stream, options, first, second, choices] = found;
 
     let (model, model_unescaped) = model_name(model)?;
     let stream = fields.streaming != Streaming::Never && flag("stream", stream)?.unwrap_or(false);
     let usage_in_stream = match fields.streaming {
-        Streaming::UsageOnDemand if stream => usage_in_stream(root, options)?,
+        Streaming::UsageOnDemand if stream => usage_in_stream(body, options)?,
         _ => UsageInStream::Always,
     };
     let number = |value: Option<Value<'_>>| value.and_then(|value| value.as_u64());
@@ -116,18 +112,24 @@ pub(super) fn peek(fields: &RequestFields, body: &[u8]) -> Result<Peek, Error> {
     Ok(Peek { model, model_unescaped, stream, usage_in_stream, output_max })
 }
 
-/// The fields of that names; a repeat is refused by name.
-fn read<'a, const N: usize>(
-    object: Value<'a>,
-    names: [&'static str; N],
-) -> Result<[Option<Value<'a>>; N], Error> {
-    json::fields(object, names).map_err(|defect| {
-        let times = |name| object.members().flatten().filter(|member| member.key.is(name)).count();
-        match names.into_iter().find(|name| times(name) > 1) {
-            Some(name) => field(name, format!("`{name}` occurs more than once; it may occur once")),
-            None => Error::new(ErrorKind::BodyNotJson, defect.to_string()),
-        }
-    })
+/// What is wrong with a body in which `defect` was found: no JSON, no object, or a field that is read twice.
+fn refusal(body: &[u8], names: &[&'static str], defect: Defect) -> Error {
+    let (Ok(()), Ok(root)) = (json::check(body), json::root(body)) else {
+        return Error::new(ErrorKind::BodyNotJson, format!("the body is not JSON: {defect}"));
+    };
+    if root.kind != Kind::Object {
+        let detail = format!("the body is {}; it must be a JSON object", noun(root.kind));
+        return Error::new(ErrorKind::BodyField, detail);
+    }
+    repeated(root, names, defect)
+}
+
+fn repeated(object: Value<'_>, names: &[&'static str], defect: Defect) -> Error {
+    let times = |name| object.members().flatten().filter(|member| member.key.is(name)).count();
+    match names.iter().find(|name| times(name) > 1) {
+        Some(name) => field(name, format!("`{name}` occurs more than once; it may occur once")),
+        None => Error::new(ErrorKind::BodyField, defect.to_string()),
+    }
 }
 
 fn model_name(value: Option<Value<'_>>) -> Result<(Range<usize>, Option<Box<str>>), Error> {
@@ -150,12 +152,15 @@ fn model_name(value: Option<Value<'_>>) -> Result<(Range<usize>, Option<Box<str>
     Ok((start..start + raw.len(), escaped.then(|| name.into())))
 }
 
-fn usage_in_stream(root: Value<'_>, options: Option<Value<'_>>) -> Result<UsageInStream, Error> {
+fn usage_in_stream(body: &[u8], options: Option<Value<'_>>) -> Result<UsageInStream, Error> {
     let insert = |range, by| Ok(UsageInStream::NotAsked(Splice { range, by }));
-    let inside = |object: Value<'_>| object.start + 1..object.start + 1;
+    let inside = |bracket: usize| bracket + 1..bracket + 1;
     let options = match options {
-        // The object is not empty: it holds the model.
-        None => return insert(inside(root), r#""stream_options":{"include_usage":true},"#),
+        None => {
+            // The body is an object, and not empty: it holds the model.
+            let bracket = body.iter().position(|&byte| byte == b'{').unwrap_or_default();
+            return insert(inside(bracket), r#""stream_options":{"include_usage":true},"#);
+        }
         Some(options) if options.is_null() => return insert(options.range(), r#"{"include_usage":true}"#),
         Some(options) if options.kind == Kind::Object => options,
         Some(other) => {
@@ -163,12 +168,15 @@ fn usage_in_stream(root: Value<'_>, options: Option<Value<'_>>) -> Result<UsageI
             return Err(field("stream_options", detail));
         }
     };
-    let [asked] = read(options, ["include_usage"])?;
+    let asked = json::fields(options, ["include_usage"]);
+    let [asked] = asked.map_err(|defect| repeated(options, &["include_usage"], defect))?;
     match (flag("stream_options.include_usage", asked)?, asked) {
         (Some(true), _) => Ok(UsageInStream::Asked),
         (_, Some(not)) => insert(not.range(), "true"),
-        (_, None) if options.members().next().is_none() => insert(inside(options), r#""include_usage":true"#),
-        (_, None) => insert(inside(options), r#""include_usage":true,"#),
+        (_, None) if options.members().next().is_none() => {
+            insert(inside(options.start), r#""include_usage":true"#)
+        }
+        (_, None) => insert(inside(options.start), r#""include_usage":true,"#),
     }
 }
 

@@ -100,7 +100,17 @@ fn a_request_that_cannot_be_told_apart_is_refused_by_its_field() {
             Some("stream_options.include_usage"),
             "`stream_options.include_usage` is a number; it must be true, false or null",
         ),
+        (
+            r#"{"model":"a","stream":true,"stream_options":{"include_usage":true,"include_usage":false}}"#,
+            Some("include_usage"),
+            "`include_usage` occurs more than once; it may occur once",
+        ),
         (r#"[1]"#, None, "the body is an array; it must be a JSON object"),
+        (
+            "{\"model\":\"a\",}",
+            None,
+            "the body is not JSON: at byte 13: a key in double quotes must follow here",
+        ),
     ];
     for (body, param, detail) in rows {
         let error = Dialect::OpenAiChat.peek(body.as_bytes()).expect_err(body);
