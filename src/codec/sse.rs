@@ -13,7 +13,7 @@
 //! Stated difference: a byte-order mark is skipped before any event, not only before a stream's first.
 //! Source: WHATWG HTML, "Server-sent events", parsing rules.
 
-use memchr::{memchr, memchr2};
+use memchr::memchr2;
 use std::ops::Range;
 
 /// Finds the ends of events in bytes that arrive in pieces.
@@ -102,26 +102,31 @@ impl<'a> Event<'a> {
     pub fn parse(raw: &'a [u8], joined: &'a mut Vec<u8>) -> Event<'a> {
         let mut name = None;
         let mut data = Data::Absent;
-        joined.clear();
-        let mut lines = 0;
-        for (field, value, start) in fields(raw) {
-            match field {
-                b"event" => name = Some(value).filter(|value| !value.is_empty()),
-                b"data" => {
-                    lines += 1;
-                    if let (2, Data::Line { bytes, .. }) = (lines, data) {
-                        joined.extend_from_slice(bytes);
+        let mut is_joined = false;
+        let mut next = Some(raw.strip_prefix(b"\xef\xbb\xbf").unwrap_or(raw));
+        while let Some(text) = next {
+            // The blank line behind every event is not worth a search.
+            if let [] | [b'\n'] | [b'\r', b'\n'] = text {
+                break;
+            }
+            let (line, rest) = line_and_rest(text);
+            next = rest;
+            if let Some(bytes) = value_of(line, b"data") {
+                if let Data::Line { bytes: first, .. } = data {
+                    if !is_joined {
+                        joined.clear();
+                        joined.extend_from_slice(first);
+                        is_joined = true;
                     }
-                    if lines > 1 {
-                        joined.push(b'\n');
-                        joined.extend_from_slice(value);
-                    }
-                    data = Data::Line { bytes: value, start };
+                    joined.push(b'\n');
+                    joined.extend_from_slice(bytes);
                 }
-                _ => {}
+                data = Data::Line { bytes, start: raw.len() - text.len() + line.len() - bytes.len() };
+            } else if let Some(value) = value_of(line, b"event") {
+                name = Some(value).filter(|value| !value.is_empty());
             }
         }
-        if lines > 1 {
+        if is_joined {
             data = Data::Joined(joined);
         }
         Event { raw, name, data }
@@ -178,24 +183,17 @@ fn write_lines(out: &mut Vec<u8>, prefix: &[u8], text: &[u8]) {
     }
 }
 
-/// The fields of an event with their values and where in `raw` these begin; comments are left out.
-fn fields(raw: &[u8]) -> impl Iterator<Item = (&[u8], &[u8], usize)> {
-    let mut next = Some(raw.strip_prefix(b"\xef\xbb\xbf").unwrap_or(raw));
-    std::iter::from_fn(move || {
-        let text = next?;
-        let (line, rest) = line_and_rest(text);
-        next = rest;
-        let start = raw.len() - text.len();
-        let Some(colon) = memchr(b':', line) else {
-            return Some((line, &line[line.len()..], start + line.len()));
-        };
-        let value = &line[colon + 1..];
-        let value = value.strip_prefix(b" ").unwrap_or(value);
-        Some((&line[..colon], value, start + line.len() - value.len()))
-    })
+/// The value of the field `name`, if that is the line's field.
+#[inline]
+fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    match line.strip_prefix(name)? {
+        [b':', b' ', value @ ..] | [b':', value @ ..] | value @ [] => Some(value),
+        _ => None,
+    }
 }
 
 /// The first line without its end, and what follows the line end if there is one.
+#[inline]
 fn line_and_rest(text: &[u8]) -> (&[u8], Option<&[u8]>) {
     let Some(end) = memchr2(b'\n', b'\r', text) else { return (text, None) };
     let rest = &text[end + 1..];
