@@ -132,27 +132,106 @@ impl std::error::Error for Overlap {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
-    fn applied(original: &[u8], patches: &Patches) -> String {
-        let mut out = Vec::new();
+    fn applied(original: &[u8], patches: &Patches) -> Vec<u8> {
+        let mut out = b"kept".to_vec();
         patches.apply(original, &mut out);
-        assert_eq!(out.len(), patches.len_after(original.len()));
-        String::from_utf8(out).expect("text")
+        assert_eq!(out.len(), 4 + patches.len_after(original.len()));
+        assert_eq!(out[4..], *patches.pieces(original).collect::<Vec<_>>().concat());
+        assert!(patches.pieces(original).all(|piece| !piece.is_empty()));
+        out.split_off(4)
     }
 
     #[test]
     fn patches_apply_in_order_however_they_were_inserted() {
         let mut patches = Patches::new();
-        assert_eq!(patches.pieces(b"abc").collect::<Vec<_>>(), [b"abc"]);
         patches.replace(4..6, b"XYZ").expect("free");
         patches.replace(0..1, b"").expect("free");
         patches.replace(4..4, b"<").expect("free");
         patches.replace(6..6, b">").expect("free");
         patches.replace(10..10, b"!").expect("free");
-        assert_eq!(applied(b"0123456789", &patches), "123<XYZ>6789!");
-        assert!(patches.replace(5..7, b"").is_err());
-        assert!(patches.replace(5..5, b"").is_err());
+        patches.replace(4..4, b"<").expect("free");
+        assert_eq!(applied(b"0123456789", &patches), b"123<<XYZ>6789!");
+        patches.clear();
+        assert!(patches.is_empty());
+        assert_eq!(applied(b"0123", &patches), b"0123");
+    }
+
+    #[test]
+    fn an_empty_list_is_one_piece() {
+        let original = b"abc";
+        let patches = Patches::new();
+        let pieces: Vec<&[u8]> = patches.pieces(original).collect();
+        assert_eq!(pieces, [original]);
+        assert_eq!(pieces[0].as_ptr(), original.as_ptr());
+        assert_eq!(patches.pieces(b"").count(), 0);
+    }
+
+    #[test]
+    fn overlaps_are_refused_and_neighbours_are_not() {
+        let cases: [(Range<usize>, bool); 12] = [
+            (4..8, false),
+            (5..6, false),
+            (0..5, false),
+            (7..9, false),
+            (0..10, false),
+            (5..5, false),
+            (4..6, false),
+            (0..4, true),
+            (8..10, true),
+            (4..4, true),
+            (8..8, true),
+            (3..3, true),
+        ];
+        for (range, is_free) in cases {
+            let mut patches = Patches::new();
+            patches.replace(4..8, b"x").expect("free");
+            let before = patches.clone();
+            let result = patches.replace(range.clone(), b"y");
+            assert_eq!(result.is_ok(), is_free, "{range:?}");
+            if let Err(overlap) = result {
+                assert_eq!(overlap, Overlap { inserted: range, present: 4..8 });
+                assert_eq!(patches, before, "a refused patch leaves no trace");
+            }
+        }
+        // Around a place where something was inserted nothing can be replaced as one.
+        let mut patches = Patches::new();
+        patches.replace(5..5, b"x").expect("free");
         assert!(patches.replace(4..6, b"").is_err());
-        assert_eq!(applied(b"0123456789", &patches), "123<XYZ>6789!");
+        assert!(patches.replace(0..5, b"").is_ok());
+        assert!(patches.replace(5..9, b"").is_ok());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Against the plain way: every patch that was let in, from the last to the first, into a copy.
+        #[test]
+        fn pieces_are_what_splicing_gives(
+            original in prop::collection::vec(any::<u8>(), 0..40),
+            edits in prop::collection::vec((0usize..40, 0usize..6, prop::collection::vec(any::<u8>(), 0..4)), 0..12),
+        ) {
+            let mut patches = Patches::new();
+            let mut let_in = Vec::new();
+            for (start, len, by) in edits {
+                let range = start.min(original.len())..(start + len).min(original.len());
+                let clashes = |other: &Range<usize>| {
+                    let meets = other.start < range.end && range.start < other.end;
+                    meets || (!range.is_empty() && *other == range)
+                };
+                let is_free = !let_in.iter().any(|(other, _)| clashes(other));
+                prop_assert_eq!(patches.replace(range.clone(), &by).is_ok(), is_free);
+                if is_free {
+                    let_in.push((range, by));
+                }
+            }
+            let_in.sort_by_key(|(range, _)| (range.start, range.end));
+            let mut expected = original.clone();
+            for (range, by) in let_in.into_iter().rev() {
+                expected.splice(range, by);
+            }
+            prop_assert_eq!(applied(&original, &patches), expected);
+        }
     }
 }
