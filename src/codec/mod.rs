@@ -4,3 +4,6 @@ pub mod http1;
 pub mod json;
 pub mod patch;
 pub mod sse;
+
+#[cfg(test)]
+mod recordings;

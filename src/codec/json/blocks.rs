@@ -269,6 +269,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn both_makes_of_masks_agree_with_the_definition(block in prop::array::uniform32(any::<[u8; 2]>())) {
             assert_masks(&std::array::from_fn(|at| block[at / 2][at % 2]));

@@ -195,4 +195,4 @@ impl Key<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::codec) mod tests;

@@ -342,6 +342,18 @@ fn long_runs_that_memchr_passes_over_are_checked_too() {
 }
 
 #[test]
+fn a_string_of_any_length_without_its_end_is_cut_off() {
+    for len in 0..700 {
+        for before in ["\"", "[\"", "{\"a\":\"", "{\""] {
+            let text = format!("{before}{}", "a".repeat(len));
+            assert!(check(text.as_bytes()).is_err(), "{text}");
+            let brackets_at_both_ends = text + if before.starts_with('[') { "]" } else { "}" };
+            walk_all(brackets_at_both_ends.as_bytes());
+        }
+    }
+}
+
+#[test]
 fn runs_of_backslashes_are_counted_across_blocks() {
     for place in 0..70 {
         for count in 0..140 {
@@ -412,7 +424,7 @@ fn documents() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn documents_are_accepted_and_read_as_by_others(document in documents()) {
