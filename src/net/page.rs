@@ -84,6 +84,24 @@ impl Page {
         n
     }
 
+    /// What was filled, to be changed in place (decryption); nothing where a slice refers to the page.
+    pub fn bytes_mut(&mut self) -> Option<&mut [u8]> {
+        // SAFETY: the first `filled` bytes are initialised, and no slice is there to see them change.
+        self.is_alone()
+            .then(|| unsafe { std::slice::from_raw_parts_mut(self.block.start().cast_mut(), self.filled) })
+    }
+
+    /// Moves `range` of what was filled to the front and forgets the rest, where no slice refers to the page; false (and nothing
+    /// done) otherwise.
+    pub fn keep(&mut self, range: Range<usize>) -> bool {
+        let end = range.end.min(self.filled);
+        let start = range.start.min(end);
+        let Some(bytes) = self.bytes_mut() else { return false };
+        bytes.copy_within(start..end, 0);
+        self.filled = end - start;
+        true
+    }
+
     /// A read-only view of a part of what was filled; a range beyond that is cut to it.
     pub fn slice(&self, range: Range<usize>) -> Slice {
         let end = range.end.min(self.filled);
@@ -92,11 +110,15 @@ impl Page {
 
     /// Forgets what was filled, where no slice refers to it; false (and nothing done) otherwise.
     pub fn clear(&mut self) -> bool {
-        let alone = Rc::strong_count(&self.block.0) == 1;
+        let alone = self.is_alone();
         if alone {
             self.filled = 0;
         }
         alone
+    }
+
+    fn is_alone(&self) -> bool {
+        Rc::strong_count(&self.block.0) == 1
     }
 }
 
@@ -244,6 +266,21 @@ mod tests {
         drop(first);
         assert!(page.clear());
         assert_eq!(page.room(), PAGE_BYTES);
+    }
+
+    #[test]
+    fn filled_bytes_change_and_move_only_while_no_slice_sees_them() {
+        let mut page = Page::rent();
+        page.append(b"abcdef");
+        let slice = page.slice(0..6);
+        assert!(page.bytes_mut().is_none() && !page.keep(2..6));
+        assert_eq!(&*slice, b"abcdef");
+        drop(slice);
+        if let Some(bytes) = page.bytes_mut() {
+            bytes[2] = b'C';
+        }
+        assert!(page.keep(2..9));
+        assert_eq!(page.bytes(), b"Cdef");
     }
 
     #[test]
