@@ -6,11 +6,13 @@
 use crate::net::page::Page;
 use crate::net::send::SendList;
 use crate::net::stream::{Received, Stream};
+use crate::net::tls::{Agreed, TlsStream};
 use std::io;
 
 /// A connection.
 pub enum Conn {
     Plain(Stream),
+    Tls(Box<TlsStream>),
 }
 
 impl Conn {
@@ -18,6 +20,7 @@ impl Conn {
     pub async fn readable(&self) -> io::Result<()> {
         match self {
             Conn::Plain(stream) => stream.readable().await,
+            Conn::Tls(stream) => stream.readable().await,
         }
     }
 
@@ -25,6 +28,7 @@ impl Conn {
     pub fn try_recv(&self, page: &mut Page) -> io::Result<Received> {
         match self {
             Conn::Plain(stream) => stream.try_recv(page),
+            Conn::Tls(stream) => stream.try_recv(page),
         }
     }
 
@@ -47,6 +51,7 @@ impl Conn {
     pub fn try_peek(&self) -> io::Result<Received> {
         match self {
             Conn::Plain(stream) => stream.try_peek(),
+            Conn::Tls(stream) => stream.try_peek(),
         }
     }
 
@@ -54,6 +59,7 @@ impl Conn {
     pub async fn send(&self, list: SendList) -> io::Result<()> {
         match self {
             Conn::Plain(stream) => stream.send(list).await,
+            Conn::Tls(stream) => stream.send(list).await,
         }
     }
 
@@ -61,6 +67,15 @@ impl Conn {
     pub async fn shutdown(&self) {
         match self {
             Conn::Plain(stream) => stream.shutdown_send(),
+            Conn::Tls(stream) => stream.shutdown().await,
+        }
+    }
+
+    /// What a TLS handshake agreed on (version, ALPN); nothing on a plain connection.
+    pub fn agreed(&self) -> Option<&Agreed> {
+        match self {
+            Conn::Plain(_) => None,
+            Conn::Tls(stream) => Some(stream.agreed()),
         }
     }
 
@@ -68,6 +83,7 @@ impl Conn {
     pub fn reset_on_close(&self) {
         match self {
             Conn::Plain(stream) => stream.reset_on_close(),
+            Conn::Tls(stream) => stream.reset_on_close(),
         }
     }
 }

@@ -23,6 +23,7 @@ pub mod runtime;
 pub mod send;
 pub mod signal;
 pub mod stream;
+pub mod tls;
 pub mod upstream;
 
 pub mod memory;

@@ -1,0 +1,9 @@
+//! Tests of TLS. Peers that are not ours: rustls' buffered connection without a socket, OpenSSL and Python's
+//! ssl with one.
+
+mod authority;
+mod handshake;
+mod network;
+mod peer;
+mod session;
+mod stream;
