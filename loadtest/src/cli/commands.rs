@@ -6,7 +6,8 @@ use std::sync::Arc;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 
-use super::{EXIT_FAILED, EXIT_SATURATED, LoadArgs, MockArgs, RunArgs, table};
+use super::{CompareArgs, EXIT_FAILED, EXIT_SATURATED, LoadArgs, MockArgs, RunArgs, table};
+use crate::compare::{self, Tls};
 use crate::measure::result::{CPU_SHARE_MAX, LAG_P99_US_MAX, RunResult};
 use crate::mock;
 use crate::mock::script::Script;
@@ -58,11 +59,64 @@ pub fn run(args: &RunArgs) -> Result<u8, String> {
     let options = options(&args.load, &args.target, &args.pid)?;
     let result = run_scenario(&scenario, &options)?;
     print!("{}", table::of_run(&result));
-    if let Some(path) = &args.load.json {
-        let text = serde_json::to_string(&result).map_err(|error| error.to_string())?;
-        std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
-    }
+    write_json(&args.load, &result)?;
     Ok(exit_code(&result))
+}
+
+fn write_json(args: &LoadArgs, result: &impl serde::Serialize) -> Result<(), String> {
+    let Some(path) = &args.json else { return Ok(()) };
+    let text = serde_json::to_string(result).map_err(|error| error.to_string())?;
+    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+pub fn compare(args: &CompareArgs) -> Result<u8, String> {
+    thread::raise_file_limit();
+    let mut scenario = Scenario::read(&args.scenario)?;
+    adjust(&mut scenario, &args.load)?;
+    if !(1..=1000).contains(&args.rounds) {
+        return Err(format!("--rounds {}: need 1 to 1000", args.rounds));
+    }
+    let plan = compare::Plan {
+        participants: args.targets.iter().map(|target| target.parse()).collect::<Result<_, _>>()?,
+        scenario,
+        rounds: args.rounds,
+        adapters: args.adapters.clone(),
+        gateway_core: args.gateway_core,
+        mock_cores: args.mock_cores.clone(),
+        mock_port: args.mock_port,
+        tls: if args.tls { Tls::BothSides } else { Tls::Off },
+        protocol: Protocol::Http1,
+        // The target is set per participant; this one is never asked.
+        base: options(&args.load, "http://127.0.0.1:1", &[])?,
+    };
+    let result = compare::compare(&plan)?;
+    print!("{}", table::of_compare(&result));
+    write_json(&args.load, &result)?;
+    Ok(compare_exit_code(&result))
+}
+
+fn compare_exit_code(result: &compare::CompareResult) -> u8 {
+    let mut code = 0;
+    for (number, round) in result.rounds.iter().enumerate() {
+        for run in round {
+            for failure in &run.failures {
+                eprintln!("FAILED round {} {}: {failure}", number + 1, run.label);
+                code = EXIT_FAILED;
+            }
+        }
+    }
+    let runs = || result.rounds.iter().flatten();
+    let saturated = runs().filter(|run| run.generator.is_saturated).count();
+    if saturated > 0 {
+        eprintln!(
+            "generator saturated in {saturated} of {} runs: latencies there are its own",
+            runs().count()
+        );
+        if code == 0 {
+            code = EXIT_SATURATED;
+        }
+    }
+    code
 }
 
 /// What the command line changes of a scenario.

@@ -1,4 +1,4 @@
-//! Command line: `mock` and `run`.
+//! Command line: `mock`, `run` and `compare`.
 //!
 //! Exit codes: 0 passed; 1 the target failed a run (integrity, errors, a limit of the scenario); 2 wrong use, an
 //! unreachable target or an unreadable file; 3 the generator was saturated, so the figures are its own limit.
@@ -34,6 +34,8 @@ enum Command {
     Mock(MockArgs),
     /// Runs a scenario against a target and reports.
     Run(RunArgs),
+    /// Runs a scenario against several targets in turn, round after round, and reports ratios to the first.
+    Compare(CompareArgs),
 }
 
 #[derive(Args)]
@@ -73,6 +75,34 @@ struct RunArgs {
     /// Processes to be measured: CPU, memory, switches.
     #[arg(long, value_delimiter = ',')]
     pid: Vec<u32>,
+}
+
+#[derive(Args)]
+struct CompareArgs {
+    /// Adapters (nginx, haproxy, …), `direct` (the mock alone), or NAME=URL or NAME=URL@PID+PID; the first is the base.
+    #[arg(required = true, num_args = 2.., value_name = "TARGET")]
+    targets: Vec<String>,
+    #[arg(long, default_value = "loadtest/scenarios/chat.toml", value_name = "FILE")]
+    scenario: PathBuf,
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Folder of the adapters.
+    #[arg(long, default_value = "loadtest/adapters", value_name = "FOLDER")]
+    adapters: PathBuf,
+    /// Core that every gateway is pinned to.
+    #[arg(long, value_name = "CORE")]
+    gateway_core: Option<usize>,
+    /// Cores of the mock's threads; without it one thread, not pinned.
+    #[arg(long, value_delimiter = ',', value_name = "CORE")]
+    mock_cores: Vec<usize>,
+    /// Port of the mock, for targets that were started by hand; 0: any.
+    #[arg(long, default_value_t = 0, value_name = "PORT")]
+    mock_port: u16,
+    /// TLS 1.3 on both sides of every gateway.
+    #[arg(long)]
+    tls: bool,
+    #[command(flatten)]
+    load: LoadArgs,
 }
 
 /// What `run` and `compare` have in common.
@@ -123,6 +153,7 @@ pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Mock(args) => commands::mock(&args),
         Command::Run(args) => commands::run(&args),
+        Command::Compare(args) => commands::compare(&args),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

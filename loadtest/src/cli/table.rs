@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::compare::CompareResult;
+use crate::compare::ratio::rows;
 use crate::measure::result::{LoadResult, ProcessResult, RunResult, Summary};
 
 pub fn of_run(result: &RunResult) -> String {
@@ -35,6 +37,34 @@ pub fn of_run(result: &RunResult) -> String {
             mock.answers_cancelled,
             mock.answers_open
         );
+    }
+    out
+}
+
+pub fn of_compare(result: &CompareResult) -> String {
+    let mut out = String::new();
+    let CompareResult { scenario, participants, rounds, .. } = result;
+    let _ = writeln!(out, "{scenario}: {} rounds, base {}", rounds.len(), participants[0]);
+    if let Some(first) = rounds.first().and_then(|round| round.first()) {
+        let _ = writeln!(out, "{}", first.question);
+    }
+    let _ = writeln!(
+        out,
+        "\n{:24} {:12} {:>12} {:>24}  {:>7} {:>17}  verdict",
+        "", "", "median", "min to max", "ratio", "min to max"
+    );
+    for row in rows(rounds) {
+        let name = if row.participant == 0 { row.metric.name } else { "" };
+        let unit = if row.participant == 0 { row.metric.unit } else { "" };
+        let own = row.own;
+        let range = format!("{:.2} to {:.2}", own.min, own.max);
+        let participant = &participants[row.participant];
+        let _ = write!(out, "{name:20} {unit:>3} {participant:12} {:>12.2} {range:>24}", own.median);
+        if let Some((ratio, verdict)) = row.ratio {
+            let range = format!("{:.3} to {:.3}", ratio.min, ratio.max);
+            let _ = write!(out, "  {:>7.3} {range:>17}  {}", ratio.median, verdict.name());
+        }
+        out.push('\n');
     }
     out
 }

@@ -1,0 +1,67 @@
+# Sourced by every adapter's `run`: what they share. Needs bash.
+set -euo pipefail
+
+# Runs a command in the background on core $CORE, its output in $STATE/log, its process id in $STATE/pids.
+launch() {
+    local pin=()
+    [ -n "${CORE:-}" ] && pin=(taskset -c "$CORE")
+    raise_file_limit
+    nohup "${pin[@]}" "$@" >>"$STATE/log" 2>&1 </dev/null &
+    echo $! >>"$STATE/pids"
+}
+
+# 200,000 files where that is allowed, otherwise as many as the hard limit says.
+raise_file_limit() {
+    ulimit -n 200000 2>/dev/null || ulimit -n "$(ulimit -Hn)"
+}
+
+# Waits until something listens on $PORT, at most $1 seconds.
+await_port() {
+    local tries=$(($1 * 10))
+    until (exec 3<>"/dev/tcp/127.0.0.1/$PORT") 2>/dev/null; do
+        tries=$((tries - 1))
+        if [ "$tries" -le 0 ]; then
+            echo "$0: nothing listens on port $PORT after $1 s; the end of $STATE/log:" >&2
+            tail -n 20 "$STATE/log" >&2
+            exit 1
+        fi
+        sleep 0.1
+    done
+}
+
+# Prints a pid line for each started process and its descendants.
+print_pids() {
+    local queue next
+    queue=$(cat "$STATE/pids")
+    while [ -n "$queue" ]; do
+        next=""
+        for pid in $queue; do
+            echo "pid $pid"
+            next="$next $(pgrep -P "$pid" || true)"
+        done
+        queue=$(echo "$next" | xargs)
+    done
+}
+
+# Ends what was started, by process id, and waits for it.
+stop_pids() {
+    [ -f "$STATE/pids" ] || return 0
+    local pids
+    pids=$(print_pids | sed 's/^pid //')
+    kill $pids 2>/dev/null || true
+    for _ in $(seq 50); do
+        kill -0 $pids 2>/dev/null || break
+        sleep 0.1
+    done
+    kill -9 $pids 2>/dev/null || true
+    rm -f "$STATE/pids"
+}
+
+scheme() {
+    [ "${TLS:-0}" = 1 ] && echo https || echo http
+}
+
+# Installs Debian packages that are missing.
+apt_install() {
+    dpkg -s "$@" >/dev/null 2>&1 || DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
+}

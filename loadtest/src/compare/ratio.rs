@@ -1,0 +1,198 @@
+//! Ratios between targets, round by round, and what may be said of them.
+//!
+//! A ratio compares two figures of the same round. All rounds on one side of 1 give a verdict; anything else is "not
+//! shown", however far the median lies from 1. Fewer than three rounds never give one.
+
+use crate::measure::result::{LoadResult, RunResult, Summary};
+
+pub const ROUNDS_MIN: usize = 3;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Better {
+    Lower,
+    Higher,
+}
+
+pub struct Metric {
+    pub name: &'static str,
+    pub unit: &'static str,
+    pub better: Better,
+    pub of: fn(&RunResult) -> Option<f64>,
+}
+
+const fn lower(name: &'static str, unit: &'static str, of: fn(&RunResult) -> Option<f64>) -> Metric {
+    Metric { name, unit, better: Better::Lower, of }
+}
+
+const fn higher(name: &'static str, unit: &'static str, of: fn(&RunResult) -> Option<f64>) -> Metric {
+    Metric { name, unit, better: Better::Higher, of }
+}
+
+/// Every figure that is compared; one that a scenario does not give is left out of its report.
+pub const METRICS: &[Metric] =
+    &[
+        lower("CPU per request", "us", |r| r.process.as_ref()?.cpu_us_per_request),
+        lower("CPU per event", "us", |r| {
+            if is_streaming(r) { r.process.as_ref()?.cpu_us_per_event } else { None }
+        }),
+        lower("user CPU per event", "ns", |r| {
+            if is_streaming(r) { r.process.as_ref()?.user_ns_per_event } else { None }
+        }),
+        higher("events per CPU-second", "1/s", |r| {
+            if is_streaming(r) { r.process.as_ref()?.events_per_cpu_s } else { None }
+        }),
+        lower("memory per open stream", "KB", |r| {
+            if is_streaming(r) { r.process.as_ref()?.rss_kb_per_stream } else { None }
+        }),
+        lower("memory idle", "MB", |r| {
+            Some(r.process.as_ref()?.rss_idle_bytes as f64 / MB).filter(|mb| *mb > 0.0)
+        }),
+        lower("memory loaded", "MB", |r| Some(r.process.as_ref()?.rss_loaded_bytes as f64 / MB)),
+        lower("switches per request", "", |r| r.process.as_ref()?.switches_per_request),
+        higher("answers per second", "1/s", |r| {
+            Some(sum(r, |l| l.requests_per_s)).filter(|rate| *rate > 0.0)
+        }),
+        higher("events per second", "1/s", |r| {
+            if is_streaming(r) { Some(sum(r, |l| l.events_per_s)) } else { None }
+        }),
+        lower("total p50", "us", |r| time(r, |l| &l.total, |s| s.p50_us)),
+        lower("total p99", "us", |r| time(r, |l| &l.total, |s| s.p99_us)),
+        lower("total p99.9", "us", |r| time(r, |l| &l.total, |s| s.p999_us)),
+        lower("TTFT p50", "us", |r| time(r, |l| &l.ttft, |s| s.p50_us)),
+        lower("TTFT p99", "us", |r| time(r, |l| &l.ttft, |s| s.p99_us)),
+        lower("event one way p50", "us", |r| time(r, |l| &l.one_way, |s| s.p50_us)),
+        lower("event one way p99", "us", |r| time(r, |l| &l.one_way, |s| s.p99_us)),
+        lower("gap p99", "us", |r| time(r, |l| &l.gap, |s| s.p99_us)),
+    ];
+
+const MB: f64 = 1024.0 * 1024.0;
+
+fn is_streaming(result: &RunResult) -> bool {
+    result.loads.iter().any(|load| load.shape.ends_with("-stream"))
+}
+
+fn sum(result: &RunResult, of: fn(&LoadResult) -> f64) -> f64 {
+    result.loads.iter().map(of).sum()
+}
+
+/// Of several loads the worst.
+fn time(result: &RunResult, of: fn(&LoadResult) -> &Summary, at: fn(&Summary) -> f64) -> Option<f64> {
+    let all = result.loads.iter().map(of).filter(|summary| summary.count > 0).map(at);
+    all.reduce(f64::max)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    pub min: f64,
+    pub median: f64,
+    pub max: f64,
+}
+
+impl Spread {
+    pub fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.sort_by(f64::total_cmp);
+        let (min, max) = (*values.first()?, *values.last()?);
+        let middle = values.len() / 2;
+        let median =
+            if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
+        Some(Self { min, median, max })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Better,
+    Worse,
+    NotShown,
+}
+
+impl Verdict {
+    pub fn of(ratios: &Spread, rounds: usize, better: Better) -> Self {
+        let is_lower = ratios.max < 1.0;
+        let is_higher = ratios.min > 1.0;
+        match (rounds >= ROUNDS_MIN, is_lower, is_higher) {
+            (true, true, _) => {
+                if better == Better::Lower {
+                    Self::Better
+                } else {
+                    Self::Worse
+                }
+            }
+            (true, _, true) => {
+                if better == Better::Higher {
+                    Self::Better
+                } else {
+                    Self::Worse
+                }
+            }
+            _ => Self::NotShown,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Better => "better",
+            Self::Worse => "worse",
+            Self::NotShown => "not shown",
+        }
+    }
+}
+
+/// One metric of one target against the baseline.
+pub struct Row {
+    pub metric: &'static Metric,
+    pub participant: usize,
+    pub own: Spread,
+    /// `None` for the baseline itself, and where it lacks the figure.
+    pub ratio: Option<(Spread, Verdict)>,
+}
+
+/// Rows of every metric that the rounds have, participants in order.
+pub fn rows(rounds: &[Vec<RunResult>]) -> Vec<Row> {
+    let participants = rounds.first().map_or(0, Vec::len);
+    let mut rows = Vec::new();
+    for metric in METRICS {
+        for participant in 0..participants {
+            let own: Vec<f64> = rounds.iter().filter_map(|round| (metric.of)(&round[participant])).collect();
+            let Some(own) = Spread::of(own) else { continue };
+            let ratio = |round: &Vec<RunResult>| {
+                let (base, value) = ((metric.of)(&round[0])?, (metric.of)(&round[participant])?);
+                (base > 0.0).then(|| value / base)
+            };
+            let ratios: Vec<f64> = rounds.iter().filter_map(ratio).collect();
+            let count = ratios.len();
+            let ratio = Spread::of(ratios).filter(|_| participant > 0);
+            let ratio = ratio.map(|ratios| (ratios, Verdict::of(&ratios, count, metric.better)));
+            rows.push(Row { metric, participant, own, ratio });
+        }
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Better, Spread, Verdict};
+
+    #[test]
+    fn a_verdict_needs_three_rounds_that_agree() {
+        let spread = |values: &[f64]| Spread::of(values.to_vec()).expect("values");
+        let rows: [(&[f64], Better, Verdict); 6] = [
+            (&[0.8, 0.9, 0.99], Better::Lower, Verdict::Better),
+            (&[0.8, 0.9, 0.99], Better::Higher, Verdict::Worse),
+            (&[0.8, 0.9, 1.01], Better::Lower, Verdict::NotShown),
+            (&[0.1, 0.1, 1.0], Better::Lower, Verdict::NotShown),
+            (&[1.1, 1.2, 1.3], Better::Lower, Verdict::Worse),
+            (&[0.5, 0.5], Better::Lower, Verdict::NotShown),
+        ];
+        for (values, better, verdict) in rows {
+            assert_eq!(Verdict::of(&spread(values), values.len(), better), verdict, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn the_median_of_an_even_count_lies_between_the_middle_two() {
+        let spread = Spread::of(vec![4.0, 1.0, 3.0, 2.0]).expect("values");
+        assert_eq!(spread, Spread { min: 1.0, median: 2.5, max: 4.0 });
+        assert_eq!(Spread::of(Vec::new()), None);
+    }
+}
