@@ -86,7 +86,7 @@ pub async fn serve(
         Err(Stop::Error(error)) => refuse(&mut call, downstream, &error).await,
     };
     call.exchange.clock.mark(Step::Done);
-    worker.facts.finish(&call.exchange, downstream.peer());
+    worker.facts.finish(&call.exchange, &snapshot, downstream.peer());
     after
 }
 

@@ -19,4 +19,6 @@ pub mod watch;
 pub mod fields;
 pub mod worker;
 pub mod facts;
+pub mod record;
 pub mod snapshot;
+pub mod series;

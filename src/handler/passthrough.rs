@@ -42,7 +42,7 @@ pub async fn serve(call: &mut Call<'_>, downstream: &mut Downstream, path: &str)
     }
     check(route, call.head.method.as_str(), rest)?;
     let provider = attempt::provider(call, route.provider)?;
-    call.exchange.served = Some(Served { provider: provider.index, model: "".into() });
+    call.exchange.served = Some(Served { route: None, provider: provider.index, model: "".into() });
     let target = attempt::with_query(provider.passthrough_path(rest), call.head.uri.query());
     let outgoing = Outgoing { target, body: None, patches: Patches::new(), metered: dialect.is_some() };
     let attempted = match call.head.framing {

@@ -7,6 +7,7 @@
 
 use crate::base::error::Kind;
 use crate::base::secret::Secret;
+use crate::handler::series::Series;
 use crate::llm::provider::Provider;
 use crate::net::runtime::Wish;
 use crate::net::upstream::Origin;
@@ -36,6 +37,8 @@ pub struct Snapshot {
     pub providers: Vec<Provider>,
     pub keys: Keys,
     pub routes: Routes,
+    /// Counters of the targets, by worker.
+    pub series: Vec<Series>,
     /// The longest path first.
     pub passthroughs: Vec<Passthrough>,
 }

@@ -28,6 +28,10 @@ pub enum Ended {
 }
 
 impl Ended {
+    /// Every way, in order.
+    pub const ALL: [Ended; 5] =
+        [Ended::Whole, Ended::Refused, Ended::ClientLeft, Ended::UpstreamCut, Ended::Stage];
+
     /// The word in logs and metrics.
     pub fn name(self) -> &'static str {
         match self {
@@ -57,6 +61,25 @@ pub enum Step {
     FirstContent,
     /// The last byte has been given to the client.
     Done,
+}
+
+impl Step {
+    /// Every step, in order.
+    pub const ALL: [Step; StageClock::STEPS] =
+        [Step::Body, Step::Policy, Step::Connect, Step::Sent, Step::Head, Step::FirstContent, Step::Done];
+
+    /// The word in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Step::Body => "body",
+            Step::Policy => "policy",
+            Step::Connect => "connect",
+            Step::Sent => "sent",
+            Step::Head => "head",
+            Step::FirstContent => "first_content",
+            Step::Done => "done",
+        }
+    }
 }
 
 /// Microseconds from the start of the request to the end of each step; the last attempt counts.
@@ -99,6 +122,8 @@ impl StageClock {
 /// The target that an answer came from.
 #[derive(Clone, Debug)]
 pub struct Served {
+    /// Place of the route in the snapshot; none for pass-through.
+    pub route: Option<u32>,
     /// Place of the provider in the snapshot.
     pub provider: u32,
     /// The model's name as it was sent on.

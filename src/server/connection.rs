@@ -46,7 +46,7 @@ pub async fn serve(worker: &Worker, conn: Conn, peer: SocketAddr) {
 
 /// Answers a head that breaks a rule, in the plainest form: the dialect is not known yet.
 async fn refuse(worker: &Worker, downstream: Downstream, refusal: Refusal) {
-    worker.facts.refused_head(refusal.status);
+    worker.facts.counters().heads_refused.add(1);
     let client = Client { is_http10: false, is_head: false, keep_alive: false };
     let mut sink = Sink::Http1(Http1Sink::new(&downstream, client));
     let error = Error::new(Kind::Grammar(refusal.status), refusal.what);

@@ -7,7 +7,7 @@
 pub mod connection;
 pub mod worker;
 
-use crate::handler::facts::{Counters, Facts};
+use crate::handler::facts::{Counters, Facts, LOG_RING_BYTES};
 use crate::handler::worker::{Published, Worker};
 use crate::net::listener::{self, Listener};
 use crate::net::runtime::{self, Choice, Wish};
@@ -31,6 +31,9 @@ pub struct Shared {
     pub counters: Vec<Arc<Counters>>,
 }
 
+/// Where control reads the workers' access log: one ring per worker.
+pub type LogRings = Vec<rtrb::Consumer<u8>>;
+
 /// Listening sockets of all workers.
 pub struct Bound {
     per_worker: Vec<Vec<OwnedFd>>,
@@ -41,6 +44,7 @@ pub struct Workers {
     threads: Vec<JoinHandle<()>>,
     /// The driver that each worker was granted, and what was refused before it.
     pub choices: Vec<Choice>,
+    pub logs: LogRings,
 }
 
 /// Why the process could not start.
@@ -87,13 +91,16 @@ pub fn bind(addresses: &[SocketAddr], workers: usize) -> Result<Bound, StartErro
 /// Starts one worker per set of sockets, pinned to the process's cores in turn.
 pub fn start(shared: &Arc<Shared>, bound: Bound, wish: Wish) -> Result<Workers, StartError> {
     let cores = cores();
-    let mut workers = Workers { threads: Vec::new(), choices: Vec::new() };
+    let mut workers = Workers { threads: Vec::new(), choices: Vec::new(), logs: Vec::new() };
     for (index, sockets) in bound.per_worker.into_iter().enumerate() {
         let failed = |error| StartError::Worker { index, error };
         let (tell, told) = mpsc::channel();
         let core = cores[index % cores.len()];
         let shared = Arc::clone(shared);
-        let body = move || run_worker(&shared, index, core, sockets, wish, &tell);
+        let (log, read_log) = rtrb::RingBuffer::new(LOG_RING_BYTES);
+        workers.logs.push(read_log);
+        let start = Start { index, core, sockets, wish, log };
+        let body = move || run_worker(&shared, start, &tell);
         let thread =
             std::thread::Builder::new().name(format!("worker-{index}")).spawn(body).map_err(failed)?;
         let choice = told.recv().unwrap_or_else(|_| Err(io::Error::other("the thread ended at once")));
@@ -113,25 +120,27 @@ impl Workers {
     }
 }
 
-fn run_worker(
-    shared: &Arc<Shared>,
+/// What a worker's thread takes over.
+struct Start {
     index: usize,
     core: usize,
     sockets: Vec<OwnedFd>,
     wish: Wish,
-    tell: &mpsc::Sender<io::Result<Choice>>,
-) {
+    log: rtrb::Producer<u8>,
+}
+
+fn run_worker(shared: &Arc<Shared>, start: Start, tell: &mpsc::Sender<io::Result<Choice>>) {
     let mut set = CpuSet::new();
-    set.set(core);
+    set.set(start.core);
     // Where pinning is forbidden the scheduler places the thread; nothing else depends on it.
     let _ = sched_setaffinity(None, &set);
     let chosen = |choice: Choice| {
         let _ = tell.send(Ok(choice));
     };
-    let ran = runtime::run(wish, chosen, || async move {
-        let listeners = sockets.into_iter().filter_map(|fd| Listener::from_bound(fd).ok()).collect();
-        let facts = Facts::new(Arc::clone(&shared.counters[index]));
-        let worker = Rc::new(Worker::new(index, Arc::clone(&shared.published), facts));
+    let ran = runtime::run(start.wish, chosen, || async move {
+        let listeners = start.sockets.into_iter().filter_map(|fd| Listener::from_bound(fd).ok()).collect();
+        let facts = Facts::new(start.index, Arc::clone(&shared.counters[start.index]), start.log);
+        let worker = Rc::new(Worker::new(start.index, Arc::clone(&shared.published), facts));
         runtime::spawn(worker::follow(Rc::clone(&worker), Arc::clone(shared)));
         worker::run(worker, listeners).await;
     });

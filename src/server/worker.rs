@@ -40,12 +40,13 @@ struct Open {
 }
 
 /// Counts one connection while it lives, whichever way its task ends.
-struct Counted(Rc<Open>);
+struct Counted(Rc<Open>, Rc<Worker>);
 
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.connections.set(self.0.connections.get() - 1);
         self.0.fewer.raise();
+        self.1.facts.counters().connections_open.sub(1);
     }
 }
 
@@ -53,7 +54,7 @@ async fn accept(worker: Rc<Worker>, listener: Listener, open: Rc<Open>) {
     loop {
         let connections_max = worker.snapshot().limits.connections_max;
         if open.connections.get() >= connections_max {
-            worker.facts.accept_paused();
+            worker.facts.counters().accepts_paused.add(1);
             open.fewer.lower();
             open.fewer.raised().await;
             continue;
@@ -63,7 +64,7 @@ async fn accept(worker: Rc<Worker>, listener: Listener, open: Rc<Open>) {
             First::One(Ok(accepted)) => start(&worker, accepted, &open),
             First::One(Err(_)) => {
                 // No descriptor or no memory left: what is open goes on, and one of it will end.
-                worker.facts.accept_failed();
+                worker.facts.counters().accepts_failed.add(1);
                 runtime::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -72,14 +73,15 @@ async fn accept(worker: Rc<Worker>, listener: Listener, open: Rc<Open>) {
 
 fn start(worker: &Rc<Worker>, accepted: Accepted, open: &Rc<Open>) {
     open.connections.set(open.connections.get() + 1);
-    let counted = Counted(Rc::clone(open));
+    let counted = Counted(Rc::clone(open), Rc::clone(worker));
     let worker = Rc::clone(worker);
     runtime::spawn(async move {
         let _counted = counted;
         let Accepted { stream, peer } = accepted;
-        worker.facts.connection_opened();
+        worker.facts.counters().connections_open.add(1);
+        worker.facts.counters().connections_total.add(1);
         connection::serve(&worker, Conn::Plain(stream), peer).await;
-        worker.facts.connection_closed();
+        
     });
 }
 
@@ -93,7 +95,8 @@ pub async fn follow(worker: Rc<Worker>, shared: Arc<Shared>) {
         ticks += 1;
         if ticks.is_multiple_of(TICKS_PER_S) {
             worker.pools.sweep();
-            worker.facts.panics(runtime::panics());
+            let panics = &worker.facts.counters().panics;
+            panics.add(runtime::panics() - panics.value());
         }
         if ticks.is_multiple_of(TICKS_PER_S * TRIM_EVERY_S) {
             page::trim_pool();

@@ -1,0 +1,135 @@
+//! The access log's record of one request: a line of JSON.
+//!
+//! Times in microseconds from the start of the request; absent where a step was not reached. Values that a client chose (the model's
+//! name) are escaped and cut. Nothing of bodies, credentials or headers stands here.
+
+use crate::base::clock;
+use crate::codec::json;
+use crate::handler::snapshot::Snapshot;
+use crate::policy::exchange::{Exchange, Step};
+use crate::usage::Provenance;
+use std::net::SocketAddr;
+
+/// Bytes of a client's value that are kept.
+const VALUE_BYTES_MAX: usize = 128;
+
+/// Appends the record of a finished exchange, line end included.
+pub fn write(exchange: &Exchange, snapshot: &Snapshot, peer: SocketAddr, out: &mut Vec<u8>) {
+    let mut line = Line { out };
+    line.out.push(b'{');
+    line.number("time_ms", clock::unix_ms());
+    line.text("id", exchange.id.as_str());
+    line.text("surface", exchange.surface);
+    let key = exchange.key.and_then(|at| snapshot.keys.all().get(at as usize));
+    line.text_if("key", key.map(|key| &*key.name));
+    line.text_if("model", exchange.model.as_deref());
+    if let Some(served) = &exchange.served {
+        line.text_if("provider", snapshot.providers.get(served.provider as usize).map(|found| &*found.name));
+        line.text_if("model_sent", Some(&*served.model).filter(|model| !model.is_empty()));
+    }
+    line.number("status", u64::from(exchange.status));
+    line.text_if("error", exchange.error);
+    line.text("ended", exchange.ended.name());
+    line.out.extend_from_slice(if exchange.stream { b",\"stream\":true" } else { b",\"stream\":false" });
+    line.number("attempts", u64::from(exchange.attempts));
+    line.number("events", exchange.events);
+    line.number("bytes_in", exchange.bytes_in);
+    line.number("bytes_out", exchange.bytes_out);
+    usage(exchange, &mut line);
+    for (name, step) in STEPS {
+        if let Some(micros) = exchange.clock.at(step) {
+            line.number(name, u64::from(micros));
+        }
+    }
+    line.text("peer", &peer.ip().to_string());
+    line.out.extend_from_slice(b"}\n");
+}
+
+const STEPS: [(&str, Step); 6] = [
+    ("body_us", Step::Body),
+    ("policy_us", Step::Policy),
+    ("connect_us", Step::Connect),
+    ("head_us", Step::Head),
+    ("first_us", Step::FirstContent),
+    ("total_us", Step::Done),
+];
+
+fn usage(exchange: &Exchange, line: &mut Line<'_>) {
+    let usage = &exchange.usage;
+    let numbers = [
+        ("input_tokens", usage.input_total()),
+        ("output_tokens", usage.output_total()),
+        ("cache_read_tokens", usage.cache_read),
+        ("cache_write_tokens", usage.cache_write),
+        ("reasoning_tokens", usage.reasoning),
+    ];
+    for (name, number) in numbers {
+        if let Some(number) = number {
+            line.number(name, number);
+        }
+    }
+    if usage.input.is_some() || usage.output.is_some() {
+        line.text("usage", match usage.provenance {
+            Provenance::Provider => "provider",
+            Provenance::Counted => "counted",
+            Provenance::Estimated => "estimated",
+        });
+    }
+}
+
+/// A line that is being written.
+struct Line<'o> {
+    out: &'o mut Vec<u8>,
+}
+
+impl Line<'_> {
+    fn name(&mut self, name: &str) {
+        if self.out.last() != Some(&b'{') {
+            self.out.push(b',');
+        }
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+
+    fn number(&mut self, name: &str, value: u64) {
+        self.name(name);
+        self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    fn text(&mut self, name: &str, value: &str) {
+        self.name(name);
+        let mut end = value.len().min(VALUE_BYTES_MAX);
+        while !value.is_char_boundary(end) {
+            end -= 1;
+        }
+        json::write_string(&value.as_bytes()[..end], self.out);
+    }
+
+    fn text_if(&mut self, name: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.text(name, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::write;
+    use crate::base::clock::Instant;
+    use crate::handler::snapshot::Snapshot;
+    use crate::policy::exchange::Exchange;
+
+    #[test]
+    fn a_record_is_one_line_of_json_whatever_the_client_sent() {
+        let mut exchange = Exchange::begin(Instant(0));
+        exchange.model = Some(format!("a\"\n\u{1}{}", "é".repeat(200)).into());
+        let mut out = Vec::new();
+        write(&exchange, &Snapshot::default(), ([127, 0, 0, 1], 9).into(), &mut out);
+        let line = std::str::from_utf8(&out).expect("text");
+        assert_eq!(line.matches('\n').count(), 1);
+        let record: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert!(record["model"].as_str().expect("a model").starts_with("a\"\n\u{1}éé"));
+        assert_eq!(record["ended"], "whole");
+    }
+}
