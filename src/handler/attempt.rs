@@ -107,7 +107,8 @@ pub async fn until_answered(
             ModelSent::Same => Rc::clone(&asked.model),
             other => other.to_string().into(),
         };
-        call.exchange.served = Some(Served { route: Some(candidate.route.index), provider: provider.index, model });
+        call.exchange.served =
+            Some(Served { route: Some(candidate.route.index), provider: provider.index, model });
         let result = {
             let work = pin!(call_provider(call, provider, &outgoing));
             match race_kept(work, watch.as_mut()).await {

@@ -69,11 +69,14 @@ fn usage(exchange: &Exchange, line: &mut Line<'_>) {
         }
     }
     if usage.input.is_some() || usage.output.is_some() {
-        line.text("usage", match usage.provenance {
-            Provenance::Provider => "provider",
-            Provenance::Counted => "counted",
-            Provenance::Estimated => "estimated",
-        });
+        line.text(
+            "usage",
+            match usage.provenance {
+                Provenance::Provider => "provider",
+                Provenance::Counted => "counted",
+                Provenance::Estimated => "estimated",
+            },
+        );
     }
 }
 

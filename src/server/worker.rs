@@ -81,7 +81,6 @@ fn start(worker: &Rc<Worker>, accepted: Accepted, open: &Rc<Open>) {
         worker.facts.counters().connections_open.add(1);
         worker.facts.counters().connections_total.add(1);
         connection::serve(&worker, Conn::Plain(stream), peer).await;
-        
     });
 }
 
