@@ -1,1 +1,3 @@
-//! (module head)
+//! The control thread.
+
+pub mod config;

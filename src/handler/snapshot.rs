@@ -1,9 +1,10 @@
 //! The compiled, immutable config of one generation: all that a worker knows.
 //!
-//! `control` builds and publishes it; a worker replaces its snapshot between requests, and an exchange that runs keeps the one it
-//! started with. Sections whose rules live elsewhere are compiled there (`policy::auth`, `policy::route`, `llm::provider`); the
-//! plain ones are here. `Snapshot::default` has every default and empty lists: tests fill in what they need.
-//! Fields say their unit, default and the meaning of zero. Durations of zero mean: no limit.
+//! `control` builds and publishes it; a worker replaces its snapshot between requests, and an exchange that
+//! runs keeps the one it started with. Sections whose rules live elsewhere are compiled there
+//! (`policy::auth`, `policy::route`, `llm::provider`); the plain ones are here. `Snapshot::default` has every
+//! default and empty lists: tests fill in what they need. Fields say their unit, default and the meaning of
+//! zero. Durations of zero mean: no limit.
 
 use crate::base::error::Kind;
 use crate::base::secret::Secret;
@@ -31,7 +32,8 @@ pub struct Snapshot {
     pub timeouts: DownstreamTimeouts,
     pub relay: Relay,
     pub log: Log,
-    /// Where providers are reached, one for each that is called over the network; `Provider::origin` is an index into it.
+    /// Where providers are reached, one for each that is called over the network; `Provider::origin` is an
+    /// index into it.
     pub origins: Vec<Arc<Origin>>,
     /// `Target::provider` and `Passthrough::provider` are indices into it.
     pub providers: Vec<Provider>,
@@ -149,7 +151,8 @@ pub struct DownstreamTimeouts {
     pub write: Duration,
     /// The whole exchange. Default: none.
     pub total: Duration,
-    /// Bytes per second that a body must arrive with, counted after the first 5 s. Default 512; 0: no minimum.
+    /// Bytes per second that a body must arrive with, counted after the first 5 s. Default 512; 0: no
+    /// minimum.
     pub upload_bytes_per_s_min: u32,
 }
 
@@ -198,14 +201,15 @@ pub struct Passthrough {
     pub provider: u32,
     /// Empty: every method.
     pub methods: Vec<http::Method>,
-    /// What the rest of the path must be or lie under; each starts with `/` and does not end with it. Empty: anything.
+    /// What the rest of the path must be or lie under; each starts with `/` and does not end with it. Empty:
+    /// anything.
     pub prefixes: Vec<Box<str>>,
 }
 
 impl Passthrough {
     /// Whether `method` may go to `rest`, the part of the path that follows ours, starting with `/`.
-    /// Errors: `MethodNotAllowed`; `PathUnknown` outside of the prefixes, and for a path with `..` (also as `%2e`), which a
-    /// provider could read as a way out of them.
+    /// Errors: `MethodNotAllowed`; `PathUnknown` outside of the prefixes, and for a path with `..` (also as
+    /// `%2e`), which a provider could read as a way out of them.
     pub fn permit(&self, method: &http::Method, rest: &str) -> Result<(), Kind> {
         let under = |prefix: &str| {
             rest.strip_prefix(prefix).is_some_and(|after| after.is_empty() || after.starts_with('/'))
@@ -222,7 +226,8 @@ impl Passthrough {
     }
 }
 
-/// Whether `path` has a part that is `.` or `..`, with dots and slashes also percent-encoded or as backslashes.
+/// Whether `path` has a part that is `.` or `..`, with dots and slashes also percent-encoded or as
+/// backslashes.
 fn has_dot_segment(path: &[u8]) -> bool {
     let (mut dots, mut others) = (0_usize, false);
     let mut at = 0;

@@ -1,12 +1,17 @@
 //! Providers: who is called, where, with which credential, and which dialects it speaks.
 //!
-//! A provider joins a client's path to its base URL by these rules (`Provider::path_for`, `Provider::passthrough_path`):
-//! - A surface's path starts with `/v1`; that part is replaced by the base URL's own path. `https://api.openai.com/v1`
-//!   and `/v1/chat/completions` give `/v1/chat/completions`; `https://host/openai/v1` gives `/openai/v1/chat/completions`;
-//!   `https://host/api/v4` gives `/api/v4/chat/completions`.
-//! - A base URL without a path means `/v1`. Kind `anthropic` names its base without `/v1`, as its SDKs do: `/v1` is added
-//!   where the base does not end in it.
-//! - A slash at the end of the base URL changes nothing.
+//! A provider joins a client's path to its base URL by these rules (`Provider::path_for`,
+//! `Provider::passthrough_path`). A surface's path starts with `/v1`; that part is replaced by the base URL's own
+//! path:
+//!
+//! | base URL | `/v1/chat/completions` becomes |
+//! | --- | --- |
+//! | `https://api.openai.com/v1` | `/v1/chat/completions` |
+//! | `https://host/openai/v1` | `/openai/v1/chat/completions` |
+//! | `https://host/api/v4` | `/api/v4/chat/completions` |
+//!
+//! A base URL without a path means `/v1`. Kind `anthropic` names its base without `/v1`, as its SDKs do: it is
+//! added where the base does not end in it. A slash at the end of the base URL changes nothing.
 //!
 //! The built-in provider (kind `mock`) is not called over the network: it has no base URL and no origin.
 //! Absent: quirks and error maps of vendors; request signing. They come with the catalogue.
@@ -63,6 +68,14 @@ pub struct DialectSet {
     pub messages: bool,
 }
 
+impl DialectSet {
+    /// The words of the config for those in the set.
+    pub fn names(self) -> Vec<&'static str> {
+        let all = [(self.chat, "chat"), (self.responses, "responses"), (self.messages, "messages")];
+        all.into_iter().filter(|(spoken, _)| *spoken).map(|(_, name)| name).collect()
+    }
+}
+
 /// The header that carries a provider's credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthStyle {
@@ -104,12 +117,12 @@ pub struct StaticHeader {
     pub value: Secret,
 }
 
-/// How long one call may take once it has a connection, step by step. Zero: no limit. Getting the connection has its own
-/// (`net::upstream`).
+/// How long one call may take once it has a connection, step by step. Zero: no limit. Getting the connection
+/// has its own (`net::upstream`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpstreamTimeouts {
-    /// From the last byte of the request to the end of the answer's head. Default 600 s: a model that does not
-    /// stream answers when it has finished.
+    /// From the last byte of the request to the end of the answer's head. Default 600 s: a model that does
+    /// not stream answers when it has finished.
     pub response_head: Duration,
     /// Between two reads of the answer's body. Default 300 s.
     pub idle: Duration,
@@ -159,7 +172,8 @@ impl fmt::Display for UrlError {
 }
 
 impl BaseUrl {
-    /// Reads `http[s]://host[:port][/path]`. Errors: any other form, user info, query, fragment, a port out of range.
+    /// Reads `http[s]://host[:port][/path]`. Errors: any other form, user info, query, fragment, a port out
+    /// of range.
     pub fn new(text: &str) -> Result<BaseUrl, UrlError> {
         // A text with an @ or a query may hold a credential, so it is not shown.
         let shown = if text.contains(['@', '?']) { "this URL" } else { text };
@@ -261,14 +275,16 @@ impl Provider {
         }
     }
 
-    /// The path to ask for where the client asked the surface at `surface_path` (it starts with `/v1/`; no query).
+    /// The path to ask for where the client asked the surface at `surface_path` (it starts with `/v1/`; no
+    /// query).
     pub fn path_for(&self, surface_path: &str) -> String {
         let rest = surface_path.strip_prefix("/v1").unwrap_or(surface_path);
         [&*self.versioned_prefix, rest].concat()
     }
 
-    /// The path to ask for where `rest` (it starts with `/`; no query) came after the prefix of a pass-through route.
-    /// A version that stands at the end of the base URL and at the start of `rest` is not doubled.
+    /// The path to ask for where `rest` (it starts with `/`; no query) came after the prefix of a
+    /// pass-through route. A version that stands at the end of the base URL and at the start of `rest` is not
+    /// doubled.
     pub fn passthrough_path(&self, rest: &str) -> String {
         let path = self.base.as_ref().map_or("", |base| &base.path);
         let version = path.rfind('/').map_or("", |at| &path[at..]);

@@ -1,10 +1,11 @@
 //! Virtual keys: which key a presented string is, and what that key may do.
 //!
-//! A key is stored as the SHA-256 of the string that the client presents; any string may be one. The table is indexed by the first
-//! bytes of the hash and the whole hash is compared in constant time, so timing tells nothing about a stored hash that the
-//! presenter does not know already. A key may have several hashes: that is how it is rotated.
-//! Cost: one SHA-256 over the presented bytes (bounded by the request head) and one probe, whatever the number of keys.
-//! Absent: limits and budgets per key. They hang on `Key::index` when they come.
+//! A key is stored as the SHA-256 of the string that the client presents; any string may be one. The table is
+//! indexed by the first bytes of the hash and the whole hash is compared in constant time, so timing tells
+//! nothing about a stored hash that the presenter does not know already. A key may have several hashes: that
+//! is how it is rotated. Cost: one SHA-256 over the presented bytes (bounded by the request head) and one
+//! probe, whatever the number of keys. Absent: limits and budgets per key. They hang on `Key::index` when
+//! they come.
 
 use crate::base::error::Kind;
 use crate::policy::pattern::Pattern;
@@ -26,7 +27,8 @@ pub enum OnDisconnect {
     /// Cancel the call at once.
     #[default]
     Cancel,
-    /// Read on until the provider's usage is known or a cap is reached; the first cap that is reached cancels.
+    /// Read on until the provider's usage is known or a cap is reached; the first cap that is reached
+    /// cancels.
     Drain(DrainCap),
 }
 

@@ -1,7 +1,7 @@
 //! Who may do what: keys, and which target a model name leads to.
 //!
-//! Each file defines the compiled, immutable form of its config section and the question that a request asks of it.
-//! No I/O, no clock of its own: time and random numbers come in as values.
+//! Each file defines the compiled, immutable form of its config section and the question that a request asks
+//! of it. No I/O, no clock of its own: time and random numbers come in as values.
 
 pub mod auth;
 pub mod route;

@@ -32,6 +32,16 @@ impl Pattern {
         }
     }
 
+    /// Whether some name is meant by both.
+    pub fn overlaps(&self, other: &Pattern) -> bool {
+        match (self, other) {
+            (Pattern::Exact(name), pattern) | (pattern, Pattern::Exact(name)) => pattern.matches(name),
+            (Pattern::Wild { before: a, after: b }, Pattern::Wild { before: c, after: d }) => {
+                (a.starts_with(&**c) || c.starts_with(&**a)) && (b.ends_with(&**d) || d.ends_with(&**b))
+            }
+        }
+    }
+
     /// What the `*` stands for in `name`; none where `name` does not match or the pattern has no `*`.
     pub fn star<'n>(&self, name: &'n str) -> Option<&'n str> {
         match self {
@@ -77,6 +87,24 @@ mod tests {
         }
         assert!(Pattern::new("gpt-4o").unwrap().matches("gpt-4o"));
         assert!(!Pattern::new("gpt-4o").unwrap().matches("gpt-4o-mini"));
+    }
+
+    #[test]
+    fn patterns_overlap_where_one_name_fits_both() {
+        let rows = [
+            ("claude-*", "claude-*", true),
+            ("claude-*", "claude-opus-*", true),
+            ("claude-*", "*-latest", true),
+            ("claude-*", "gpt-*", false),
+            ("*-mini", "*-latest", false),
+            ("claude-*", "claude-opus", true),
+            ("claude-*", "gpt", false),
+            ("gpt", "gpt", true),
+        ];
+        for (one, two, overlap) in rows {
+            let (one, two) = (Pattern::new(one).unwrap(), Pattern::new(two).unwrap());
+            assert_eq!((one.overlaps(&two), two.overlaps(&one)), (overlap, overlap), "{one:?} {two:?}");
+        }
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Which targets a model name leads to, and in which order they are tried.
 //!
-//! A name is looked up exactly first, then among the wildcards, the longest literal part first. The order of trying is: the
-//! route's own targets drawn by weight without repetition, then those of weight 0 as written, then the same for each
-//! fallback model. It is a pure function of the route and one random number, and ends after `TARGETS_MAX` candidates.
-//! Nothing is allocated per request. A cycle of fallbacks cannot be built (`Routes::new` refuses it).
-//! Absent: health, latency, cost. They will reorder candidates; this module only knows what the config says.
+//! A name is looked up exactly first, then among the wildcards, the longest literal part first. The order of
+//! trying is: the route's own targets drawn by weight without repetition, then those of weight 0 as written,
+//! then the same for each fallback model. It is a pure function of the route and one random number, and ends
+//! after `TARGETS_MAX` candidates. Nothing is allocated per request. A cycle of fallbacks cannot be built
+//! (`Routes::new` refuses it). Absent: health, latency, cost. They will reorder candidates; this module only
+//! knows what the config says.
 
 use crate::policy::pattern::Pattern;
 use smallvec::SmallVec;
@@ -152,7 +153,8 @@ impl Routes {
         Order { routes: self, first: route, asked, step: 0, drawn: 0, random, given: 0 }
     }
 
-    /// Names for a model list: exact ones, in the order of the config. A wildcard names nothing that could be listed.
+    /// Names for a model list: exact ones, in the order of the config. A wildcard names nothing that could be
+    /// listed.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.routes.iter().filter(|route| !route.pattern.is_wild()).map(|route| &*route.name)
     }
@@ -165,7 +167,8 @@ impl Routes {
     /// The fallbacks of route `at` and theirs, depth first, each (route, name) once.
     fn flatten(&self, at: usize, specs: &[RouteSpec], errors: &mut Vec<RouteError>) -> Vec<Fallback> {
         let mut found: Vec<Fallback> = Vec::new();
-        // (route, its next fallback): the path from `at` to where the walk stands, so a repeat on it is a cycle.
+        // (route, its next fallback): the path from `at` to where the walk stands, so a repeat on it is a
+        // cycle.
         let mut path: Vec<(usize, usize)> = vec![(at, 0)];
         while let Some((route, next)) = path.last_mut() {
             let (route, fallback) = (*route, *next);

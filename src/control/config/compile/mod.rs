@@ -1,0 +1,166 @@
+//! Judges a config of the right shape and compiles it into a snapshot.
+//!
+//! One file per section: each takes its raw part and gives the compiled form, and tells what it finds to the
+//! `Context`. A part that is at fault compiles to something harmless, so that the rest is judged in the same
+//! turn; the snapshot of a config with an error is thrown away by the caller.
+
+mod serve;
+mod provider;
+mod model;
+mod key;
+mod passthrough;
+
+use crate::base::secret::Secret;
+use crate::control::config::problem::{Severity, quoted};
+use crate::control::config::raw::Credential;
+use crate::control::config::sources::{At, Finding, Sources, reason};
+use crate::control::config::{Mode, Surroundings};
+use crate::handler::snapshot::Snapshot;
+use std::path::PathBuf;
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Compiled {
+    pub snapshot: Snapshot,
+    pub findings: Vec<Finding>,
+    /// Files of credentials and certificates.
+    pub watched: Vec<PathBuf>,
+}
+
+/// Compiles `sources`.
+pub fn compile(sources: &Sources, mode: Mode, surroundings: &dyn Surroundings) -> Compiled {
+    let mut context = Context { sources, mode, surroundings, findings: Vec::new(), watched: Vec::new() };
+    let raw = &sources.raw;
+    let (providers, origins) = provider::compile(&mut context);
+    let routes = model::compile(&mut context, &providers);
+    let keys = key::compile(&mut context, &routes);
+    let passthroughs = passthrough::compile(&mut context, &providers);
+    let snapshot = Snapshot {
+        generation: 0,
+        server: serve::server(&raw.server),
+        listeners: serve::listeners(&mut context),
+        admin: serve::admin(&mut context),
+        limits: serve::limits(&mut context),
+        timeouts: serve::timeouts(raw),
+        relay: serve::relay(&raw.relay),
+        log: serve::log(&mut context),
+        origins,
+        providers,
+        keys,
+        routes,
+        passthroughs,
+    };
+    provider::unused(&mut context, &snapshot);
+    Compiled { snapshot, findings: context.findings, watched: context.watched }
+}
+
+/// What the sections share while they compile.
+pub struct Context<'a> {
+    pub sources: &'a Sources,
+    pub surroundings: &'a dyn Surroundings,
+    mode: Mode,
+    findings: Vec<Finding>,
+    watched: Vec<PathBuf>,
+}
+
+impl<'a> Context<'a> {
+    /// Tells an error.
+    pub fn error(&mut self, at: At, message: impl Into<String>) {
+        self.find(at, Severity::Error, message.into());
+    }
+
+    /// Tells a warning.
+    pub fn warn(&mut self, at: At, message: impl Into<String>) {
+        self.find(at, Severity::Warning, message.into());
+    }
+
+    /// Tells what this machine lacks: an error when it is to run.
+    pub fn lacking(&mut self, at: At, message: impl Into<String>) {
+        let severity = match self.mode {
+            Mode::Check => Severity::Warning,
+            Mode::Run => Severity::Error,
+        };
+        self.find(at, severity, message.into());
+    }
+
+    /// Whether anything told so far is an error.
+    pub fn has_errors(&self) -> bool {
+        self.sources.has_errors() || self.findings.iter().any(|finding| finding.severity == Severity::Error)
+    }
+
+    /// A path as written at `at`, made relative to the file that it stands in.
+    pub fn path(&self, at: &At, written: &str) -> PathBuf {
+        self.sources.directory(at).join(written)
+    }
+
+    /// The content of the file that `at` names. None: lacking, and told.
+    pub fn file(&mut self, at: &At, written: &str) -> Option<Vec<u8>> {
+        let path = self.path(at, written);
+        self.watched.push(path.clone());
+        match self.surroundings.read(&path) {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                self.lacking(at.clone(), format!("{} cannot be read: {}", path.display(), reason(&error)));
+                None
+            }
+        }
+    }
+
+    /// A credential. None: lacking or unfit for a header, and told.
+    pub fn credential(&mut self, at: &At, credential: &Credential) -> Option<Secret> {
+        let (at, bytes) = match credential {
+            Credential::Env(name) => {
+                let at = at.key("env");
+                let Some(value) = self.surroundings.env(name) else {
+                    self.lacking(at, format!("the environment variable {} is not set", quoted(name)));
+                    return None;
+                };
+                (at, value.into_bytes())
+            }
+            Credential::File(written) => {
+                let at = at.key("file");
+                let mut bytes = self.file(&at, written)?;
+                if bytes.last() == Some(&b'\n') {
+                    bytes.pop();
+                }
+                if bytes.last() == Some(&b'\r') {
+                    bytes.pop();
+                }
+                (at, bytes)
+            }
+        };
+        if bytes.is_empty() {
+            self.lacking(at, "the credential is empty");
+            return None;
+        }
+        if !bytes.iter().all(|byte| (b' '..=b'~').contains(byte)) {
+            self.error(
+                at,
+                "the credential has a byte that no header may carry, allowed: visible ASCII in one line",
+            );
+            return None;
+        }
+        Some(Secret::new(bytes))
+    }
+
+    /// Whether `name` may stand in logs and metrics; told where not.
+    pub fn name(&mut self, at: &At, name: &str) -> bool {
+        let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'*');
+        let good = (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(fits);
+        if !good {
+            let message = format!(
+                "{} is not allowed, allowed: 1 to {NAME_BYTES_MAX} visible ASCII characters without \" \\ *",
+                quoted(name)
+            );
+            self.error(at.key("name"), message);
+        }
+        good
+    }
+
+    fn find(&mut self, at: At, severity: Severity, message: String) {
+        self.findings.push(Finding { at, severity, message, span: None });
+    }
+}
+
+/// Bytes of the name of a provider or a key: it is a label of every metric.
+const NAME_BYTES_MAX: usize = 128;

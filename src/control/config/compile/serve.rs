@@ -1,0 +1,181 @@
+//! Where clients and operators connect, and the plain sections: server, limit, timeout, relay, log.
+
+use crate::base::secret::Secret;
+use crate::control::config::compile::Context;
+use crate::control::config::problem::quoted;
+use crate::control::config::raw;
+use crate::control::config::sources::At;
+use crate::handler::snapshot::{
+    AccessLog, Admin, AdminAddress, DownstreamTimeouts, Limits, Listener, Log, Relay, Server, ServerTls,
+    Workers,
+};
+use crate::net::runtime::Wish;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+/// Bytes that an admin token has at least: 16 random characters cannot be guessed over a network.
+const TOKEN_BYTES_MIN: usize = 16;
+
+pub fn server(raw: &raw::Server) -> Server {
+    Server {
+        workers: match raw.workers {
+            raw::Workers::Auto(_) => Workers::Auto,
+            raw::Workers::Count(count) => Workers::Count(count),
+        },
+        driver: match raw.driver {
+            raw::Driver::Auto => Wish::Any,
+            raw::Driver::Ring => Wish::Ring,
+            raw::Driver::Epoll => Wish::Epoll,
+        },
+        drain_timeout: Duration::from_millis(raw.drain_timeout_ms),
+    }
+}
+
+pub fn listeners(context: &mut Context<'_>) -> Vec<Listener> {
+    let sources = context.sources;
+    let mut listeners: Vec<Listener> = Vec::new();
+    for (index, raw) in sources.raw.listener.iter().enumerate() {
+        let at = sources.main("listener").at(index);
+        let tls = raw.tls.as_ref().and_then(|tls| server_tls(context, &at.key("tls"), tls));
+        let Some(address) = address(context, &at.key("address"), &raw.address) else { continue };
+        if let Some(first) = listeners.iter().position(|other| other.address == address) {
+            let message = format!("{address} is the address of listener[{first}] already");
+            context.error(at.key("address"), message);
+        }
+        listeners.push(Listener { address, tls });
+    }
+    if sources.raw.listener.is_empty() && sources.is_whole() {
+        let message = "no [[listener]], at least one is needed: address = \"127.0.0.1:8080\"";
+        context.error(sources.main("listener"), message);
+    }
+    listeners
+}
+
+pub fn admin(context: &mut Context<'_>) -> Option<Admin> {
+    let sources = context.sources;
+    let raw = sources.raw.admin.as_ref()?;
+    let at = sources.main("admin");
+    let tls = raw.tls.as_ref().and_then(|tls| server_tls(context, &at.key("tls"), tls));
+    let token = raw.token.as_ref().and_then(|token| context.credential(&at.key("token"), token));
+    let length = token.as_ref().map(|token| token.expose_secret().len());
+    if let Some(length) = length.filter(|&length| length < TOKEN_BYTES_MIN) {
+        let message = format!("the token has {length} bytes, allowed: at least {TOKEN_BYTES_MIN}");
+        context.error(at.key("token"), message);
+    }
+    if let Some(path) = raw.address.strip_prefix("unix:") {
+        if path.is_empty() {
+            context.error(at.key("address"), "\"unix:\" names no socket, allowed: \"unix:PATH\"");
+        }
+        let path = context.path(&at, path);
+        return Some(Admin { address: AdminAddress::Unix(path), token, tls });
+    }
+    let address = address(context, &at.key("address"), &raw.address)?;
+    let wants_certificate = raw.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    if !address.ip().is_loopback() {
+        match (&raw.token, &raw.tls) {
+            (None, _) if !wants_certificate => {
+                let message = format!(
+                    "{address} can be reached by others and nothing protects it; use a loopback address or \
+                     \"unix:PATH\", or set token or tls.client_ca"
+                );
+                context.error(at.key("address"), message);
+            }
+            (Some(_), None) => {
+                let message =
+                    format!("{address} takes the token without TLS: who listens on the way can use it");
+                context.warn(at.key("address"), message);
+            }
+            _ => {}
+        }
+    }
+    if sources.raw.listener.iter().any(|listener| listener.address.parse() == Ok(address)) {
+        context.error(at.key("address"), format!("{address} is the address of a [[listener]] already"));
+    }
+    Some(Admin { address: AdminAddress::Tcp(address), token, tls })
+}
+
+pub fn limits(context: &mut Context<'_>) -> Limits {
+    let raw = &context.sources.raw.limit;
+    if raw.bodies_bytes_max < raw.body_bytes_max {
+        let message = format!(
+            "{} is less than limit.body_bytes_max ({}): no body of that size could be taken",
+            raw.bodies_bytes_max, raw.body_bytes_max
+        );
+        context.error(context.sources.main("limit").key("bodies_bytes_max"), message);
+    }
+    Limits {
+        head_bytes_max: raw.head_bytes_max,
+        head_fields_max: raw.head_fields_max,
+        body_bytes_max: raw.body_bytes_max,
+        bodies_bytes_max: raw.bodies_bytes_max,
+        upload_bytes_max: raw.upload_bytes_max,
+        event_bytes_max: raw.event_bytes_max,
+        connections_max: raw.connections_max,
+        requests_per_connection_max: raw.requests_per_connection_max,
+    }
+}
+
+pub fn timeouts(raw: &raw::File) -> DownstreamTimeouts {
+    let ms = Duration::from_millis;
+    DownstreamTimeouts {
+        tls_handshake: ms(raw.timeout.tls_handshake_ms),
+        request_head: ms(raw.timeout.request_head_ms),
+        request_body: ms(raw.timeout.request_body_ms),
+        keep_alive: ms(raw.timeout.keep_alive_ms),
+        write: ms(raw.timeout.write_ms),
+        total: ms(raw.timeout.total_ms),
+        upload_bytes_per_s_min: raw.limit.upload_bytes_per_s_min,
+    }
+}
+
+pub fn relay(raw: &raw::Relay) -> Relay {
+    Relay { heartbeat: Duration::from_millis(raw.heartbeat_ms) }
+}
+
+pub fn log(context: &mut Context<'_>) -> Log {
+    let at = context.sources.main("log").key("access");
+    let access = match &context.sources.raw.log.access {
+        raw::Access::Stdout => AccessLog::Stdout,
+        raw::Access::Off => AccessLog::Off,
+        raw::Access::File(written) => AccessLog::File(context.path(&at, written)),
+    };
+    Log { access }
+}
+
+fn address(context: &mut Context<'_>, at: &At, text: &str) -> Option<SocketAddr> {
+    let hint = match text.parse::<SocketAddr>() {
+        Ok(address) if address.port() != 0 => return Some(address),
+        Ok(_) => "port 0 is not allowed".to_string(),
+        Err(_) if text.parse::<IpAddr>().is_ok() => format!("{} has no port", quoted(text)),
+        Err(_) if text.starts_with(':') => format!("{} has no address", quoted(text)),
+        Err(_) => format!("{} is not an IP address and port", quoted(text)),
+    };
+    context
+        .error(at.clone(), format!("{hint}, allowed: \"127.0.0.1:8080\", \"0.0.0.0:8080\", \"[::]:8080\""));
+    None
+}
+
+fn server_tls(context: &mut Context<'_>, at: &At, raw: &raw::ServerTls) -> Option<ServerTls> {
+    let cert_pem = pem(context, &at.key("cert"), &raw.cert, "CERTIFICATE");
+    let key_pem = pem(context, &at.key("key"), &raw.key, "PRIVATE KEY").map(Secret::new);
+    let client_ca = raw.client_ca.as_ref();
+    let client_ca_pem = client_ca.map(|file| pem(context, &at.key("client_ca"), file, "CERTIFICATE"));
+    Some(ServerTls { cert_pem: cert_pem?, key_pem: key_pem?, client_ca_pem: client_ca_pem.flatten() })
+}
+
+/// The text of a PEM file that has at least one block of the kind.
+pub fn pem(context: &mut Context<'_>, at: &At, written: &str, kind: &str) -> Option<Vec<u8>> {
+    let bytes = context.file(at, written)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let begins = |line: &str| {
+        line.strip_prefix("-----BEGIN ")
+            .is_some_and(|line| line.trim_end().ends_with(&format!("{kind}-----")))
+    };
+    if text.lines().any(begins) {
+        return Some(bytes);
+    }
+    let path = Path::new(written).display();
+    context.error(at.clone(), format!("{path} has no PEM block \"-----BEGIN {kind}-----\""));
+    None
+}

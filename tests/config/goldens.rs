@@ -1,0 +1,52 @@
+//! What loading each file of `tests/goldens/config` says.
+
+use super::surroundings::Maps;
+use super::{assert_file, files, root};
+use std::fmt::Write;
+use std::path::Path;
+use tollgate::control::config::{Mode, load};
+
+#[test]
+fn every_golden_says_what_it_said() {
+    let directory = root().join("tests/goldens/config");
+    let goldens = files(&directory, "toml");
+    assert!(goldens.len() >= 10, "{} goldens", goldens.len());
+    for path in goldens {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mode = if text.starts_with("# mode: run") { Mode::Run } else { Mode::Check };
+        let surroundings = golden_surroundings().file(name, text);
+        assert_file(&path.with_extension("txt"), &said(Path::new(name), mode, &surroundings));
+    }
+}
+
+/// One line for each problem, or the warnings and then `ok`.
+fn said(path: &Path, mode: Mode, surroundings: &Maps) -> String {
+    let (problems, end) = match load(path, mode, surroundings) {
+        Ok(loaded) => (loaded.warnings, "ok\n"),
+        Err(problems) => (problems, ""),
+    };
+    let mut said = String::new();
+    for problem in problems {
+        writeln!(said, "{problem}").unwrap();
+    }
+    said + end
+}
+
+fn golden_surroundings() -> Maps {
+    let mut maps = Maps::default()
+        .env("OPENAI_API_KEY", "sk-canary")
+        .env("EMPTY", "")
+        .env("TWO_LINES", "sk-canary\nx")
+        .env("SHORT", "canary")
+        .file("secrets/openai", "sk-canary\n")
+        .file("tls/cert.pem", "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n")
+        .file("tls/key.pem", "-----BEGIN EC PRIVATE KEY-----\n-----END EC PRIVATE KEY-----\n")
+        .file("tls/empty.pem", "");
+    let included = root().join("tests/goldens/config/more.d");
+    for path in files(&included, "toml") {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        maps = maps.file(&format!("more.d/{name}"), std::fs::read(&path).unwrap());
+    }
+    maps
+}
