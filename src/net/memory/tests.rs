@@ -140,6 +140,42 @@ fn an_echo_survives_all_harmless_faults() {
 }
 
 #[test]
+fn under_any_faults_a_prefix_arrives_and_a_clean_end_means_all_of_it() {
+    let (ends, cuts) = (Cell::new(0), Cell::new(0));
+    each_seed(0..2_000, |seed| {
+        let outcome = Simulation::new(seed, Faults::random(seed)).run(async {
+            let listener = Listener::in_memory(SERVER).unwrap();
+            let sent: Rc<[u8]> = (0..1_000).map(|_| rng::bits() as u8).collect();
+            let bytes = Rc::clone(&sent);
+            runtime::spawn(async move {
+                while let Ok(accepted) = listener.accept().await {
+                    let bytes = Rc::clone(&bytes);
+                    runtime::spawn(async move {
+                        let _ = send(&accepted.stream, &bytes).await;
+                    });
+                }
+            });
+            let Ok(client) = connect(SERVER).await else { return };
+            let deadline = Deadline::unset();
+            deadline.set(Duration::from_secs(100));
+            let Ok((received, end)) = deadline.bound(read_to_end(&client)).await else { return };
+            assert!(sent.starts_with(&received), "{} bytes", received.len());
+            assert!(
+                end.is_err() || received.len() == sent.len(),
+                "a clean end after {} bytes",
+                received.len()
+            );
+            let count = if end.is_ok() { &ends } else { &cuts };
+            count.set(count.get() + 1);
+        });
+        outcome.finished();
+    });
+    if std::env::var_os("TOLLGATE_SEED").is_none() {
+        assert!(ends.get() > 1_000 && cuts.get() > 50, "{} ends, {} cuts", ends.get(), cuts.get());
+    }
+}
+
+#[test]
 fn a_deadline_passes_never_early_and_at_most_a_tick_late() {
     each_seed(0..200, |seed| {
         let late = plain_with(seed, async {
