@@ -46,7 +46,7 @@ fn a_1_ms_limit_around_each_wait_loses_none_of_1000_bytes() {
             for n in 0..1000_u16 {
                 send(&client, &[n as u8]).await.unwrap();
                 if n % 4 == 0 {
-                    runtime::sleep(MS).await;
+                    runtime::sleep(2 * MS).await;
                 }
             }
         });
