@@ -46,14 +46,19 @@ impl AccessLogWriter {
                 (_, Some(file)) => write_both(file, first, second),
                 (_, None) => write_both(&mut io::stdout().lock(), first, second),
             };
-            let lines = [first, second].iter().map(|part| memchr::memchr_iter(b'\n', part).count() as u64).sum::<u64>();
+            let lines = [first, second]
+                .iter()
+                .map(|part| memchr::memchr_iter(b'\n', part).count() as u64)
+                .sum::<u64>();
             chunk.commit_all();
             match written {
                 Ok(()) => self.failing = false,
                 Err(error) => {
                     self.lines_lost += lines;
                     if !std::mem::replace(&mut self.failing, true) {
-                        eprintln!("tollgate: the access log cannot be written: {error}; lines are lost until it can");
+                        eprintln!(
+                            "tollgate: the access log cannot be written: {error}; lines are lost until it can"
+                        );
                     }
                 }
             }

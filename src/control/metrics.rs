@@ -45,19 +45,30 @@ const WORKER_COUNTERS: [(&str, &str, &str, Read); 18] = [
     ("tollgate_requests_active", "gauge", "Requests that run.", |c| &c.requests_active),
     ("tollgate_connections_total", "counter", "Connections accepted.", |c| &c.connections_total),
     ("tollgate_connections_open", "gauge", "Client connections that are open.", |c| &c.connections_open),
-    ("tollgate_heads_refused_total", "counter", "Request heads that broke the grammar.", |c| &c.heads_refused),
-    ("tollgate_accepts_paused_total", "counter", "Times that connections_max was reached.", |c| &c.accepts_paused),
-    ("tollgate_accepts_failed_total", "counter", "Accepts that failed, without descriptors for instance.", |c| {
-        &c.accepts_failed
+    ("tollgate_heads_refused_total", "counter", "Request heads that broke the grammar.", |c| {
+        &c.heads_refused
     }),
+    ("tollgate_accepts_paused_total", "counter", "Times that connections_max was reached.", |c| {
+        &c.accepts_paused
+    }),
+    (
+        "tollgate_accepts_failed_total",
+        "counter",
+        "Accepts that failed, without descriptors for instance.",
+        |c| &c.accepts_failed,
+    ),
     ("tollgate_panics_total", "counter", "Panics contained to one connection.", |c| &c.panics),
-    ("tollgate_exchanges_unfinished_total", "counter", "Exchanges dropped without an end; reads 0.", |c| &c.unfinished),
+    ("tollgate_exchanges_unfinished_total", "counter", "Exchanges dropped without an end; reads 0.", |c| {
+        &c.unfinished
+    }),
     ("tollgate_log_records_dropped_total", "counter", "Access-log records that found the ring full.", |c| {
         &c.records_dropped
     }),
     ("tollgate_upstream_opened_total", "counter", "Connections opened to providers.", |c| &c.upstream.opened),
     ("tollgate_upstream_reused_total", "counter", "Calls on a pooled connection.", |c| &c.upstream.reused),
-    ("tollgate_upstream_failed_total", "counter", "Connections to providers that failed.", |c| &c.upstream.failed),
+    ("tollgate_upstream_failed_total", "counter", "Connections to providers that failed.", |c| {
+        &c.upstream.failed
+    }),
     ("tollgate_upstream_stale_total", "counter", "Pooled connections found closed.", |c| &c.upstream.stale),
     ("tollgate_upstream_open", "gauge", "Connections to providers that are open.", |c| &c.upstream.open),
     ("tollgate_upstream_idle", "gauge", "Connections to providers that are idle.", |c| &c.upstream.idle),
@@ -68,21 +79,29 @@ const WORKER_COUNTERS: [(&str, &str, &str, Read); 18] = [
 ];
 
 const SET_COUNTERS: [(&str, &str, &[(&str, ReadSet)]); 5] = [
-    ("tollgate_answers_total", "class", &[
-        ("2xx", |s| &s.answers_2xx),
-        ("4xx", |s| &s.answers_4xx),
-        ("5xx", |s| &s.answers_5xx),
-        ("none", |s| &s.unanswered),
-    ]),
+    (
+        "tollgate_answers_total",
+        "class",
+        &[
+            ("2xx", |s| &s.answers_2xx),
+            ("4xx", |s| &s.answers_4xx),
+            ("5xx", |s| &s.answers_5xx),
+            ("none", |s| &s.unanswered),
+        ],
+    ),
     ("tollgate_answers_broken_total", "by", &[("upstream", |s| &s.cut), ("client", |s| &s.client_left)]),
     ("tollgate_events_total", "", &[("", |s| &s.events)]),
-    ("tollgate_tokens_total", "gen_ai_token_type", &[
-        ("input", |s| &s.input_tokens),
-        ("output", |s| &s.output_tokens),
-        ("cache_read", |s| &s.cache_read_tokens),
-        ("cache_write", |s| &s.cache_write_tokens),
-        ("reasoning", |s| &s.reasoning_tokens),
-    ]),
+    (
+        "tollgate_tokens_total",
+        "gen_ai_token_type",
+        &[
+            ("input", |s| &s.input_tokens),
+            ("output", |s| &s.output_tokens),
+            ("cache_read", |s| &s.cache_read_tokens),
+            ("cache_write", |s| &s.cache_write_tokens),
+            ("reasoning", |s| &s.reasoning_tokens),
+        ],
+    ),
     ("tollgate_usage_estimated_total", "", &[("", |s| &s.usage_estimated)]),
 ];
 
@@ -90,14 +109,17 @@ type ReadHistogram = fn(&Set) -> &Histogram;
 
 const SET_HISTOGRAMS: [(&str, &str, ReadHistogram); 3] = [
     ("gen_ai_server_request_duration_seconds", "The whole request.", |s| &s.duration),
-    ("gen_ai_server_time_to_first_token_seconds", "From the request to the first content.", |s| &s.first_token),
+    ("gen_ai_server_time_to_first_token_seconds", "From the request to the first content.", |s| {
+        &s.first_token
+    }),
     ("gen_ai_client_operation_time_per_output_chunk_seconds", "Between two lots of events.", |s| &s.gap),
 ];
 
 impl Page {
     fn process(&mut self, scrape: &Scrape<'_>) {
         self.head("tollgate_build_info", "gauge", "The version that runs.");
-        let (version, commit) = (env!("CARGO_PKG_VERSION"), option_env!("TOLLGATE_COMMIT").unwrap_or("unknown"));
+        let (version, commit) =
+            (env!("CARGO_PKG_VERSION"), option_env!("TOLLGATE_COMMIT").unwrap_or("unknown"));
         let driver = scrape.driver;
         let labels = format!("version=\"{version}\",commit=\"{commit}\",driver=\"{driver}\"");
         self.line("tollgate_build_info", &labels, "1");
@@ -120,7 +142,11 @@ impl Page {
             let sum: u64 = workers.iter().map(|worker| read(worker).value()).sum();
             self.line(name, "", &sum.to_string());
         }
-        self.head("tollgate_responses_total", "counter", "Answers by class of status; none: no status was given.");
+        self.head(
+            "tollgate_responses_total",
+            "counter",
+            "Answers by class of status; none: no status was given.",
+        );
         for (at, class) in ["none", "1xx", "2xx", "3xx", "4xx", "5xx"].iter().enumerate() {
             let sum: u64 = workers.iter().map(|worker| worker.statuses[at].value()).sum();
             self.line("tollgate_responses_total", &format!("class=\"{class}\""), &sum.to_string());

@@ -1,3 +1,9 @@
 //! The control thread.
 
+pub mod run;
 pub mod config;
+pub mod admin;
+pub mod metrics;
+pub mod log;
+pub mod names;
+pub mod watch;

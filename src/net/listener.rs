@@ -8,7 +8,7 @@ use crate::net::{kernel, memory, runtime};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Connections that may wait to be accepted (the kernel caps it at net.core.somaxconn).
 const BACKLOG: i32 = 4096;
@@ -35,6 +35,11 @@ pub fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
 
 fn family(address: SocketAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
+}
+
+/// Where a bound socket listens: what was asked for, with the port that port 0 became.
+pub fn local_address(socket: &impl AsFd) -> io::Result<SocketAddr> {
+    rustix::net::getsockname(socket)?.try_into().map_err(|_| io::Error::other("not an IP socket"))
 }
 
 /// A listener of this worker.

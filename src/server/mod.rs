@@ -73,19 +73,26 @@ pub fn cores() -> Vec<usize> {
     }
 }
 
-/// Binds every address once per worker. Refused where another process listens there, whatever its options are.
-pub fn bind(addresses: &[SocketAddr], workers: usize) -> Result<Bound, StartError> {
+/// Binds every address once per worker, and says which ones those are (port 0 asks for any). Refused where another process listens there, whatever its options are.
+pub fn bind(addresses: &[SocketAddr], workers: usize) -> Result<(Bound, Vec<SocketAddr>), StartError> {
     let refused = |address: &SocketAddr| {
         let address = *address;
         move |error| StartError::Bind { address, error }
     };
+    let mut bound = Bound { per_worker: (0..workers).map(|_| Vec::new()).collect() };
+    let mut addresses_bound = Vec::new();
     for address in addresses {
         listener::probe(*address).map_err(refused(address))?;
+        let mut actual = *address;
+        for sockets in &mut bound.per_worker {
+            let socket = listener::bind(actual).map_err(refused(address))?;
+            // Port 0 asks for any: the first worker's is everybody's.
+            actual = listener::local_address(&socket).map_err(refused(address))?;
+            sockets.push(socket);
+        }
+        addresses_bound.push(actual);
     }
-    let bind_all = |_| -> Result<Vec<OwnedFd>, StartError> {
-        addresses.iter().map(|address| listener::bind(*address).map_err(refused(address))).collect()
-    };
-    Ok(Bound { per_worker: (0..workers).map(bind_all).collect::<Result<_, _>>()? })
+    Ok((bound, addresses_bound))
 }
 
 /// Starts one worker per set of sockets, pinned to the process's cores in turn.
@@ -111,6 +118,11 @@ pub fn start(shared: &Arc<Shared>, bound: Bound, wish: Wish) -> Result<Workers, 
 }
 
 impl Workers {
+    /// Every worker has drained.
+    pub fn have_ended(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+
     /// Waits until every worker has drained.
     pub fn join(self) {
         for thread in self.threads {

@@ -48,6 +48,7 @@ pub fn compile(sources: &Sources, mode: Mode, surroundings: &dyn Surroundings) -
         providers,
         keys,
         routes,
+        series: Vec::new(),
         passthroughs,
     };
     provider::unused(&mut context, &snapshot);

@@ -1,0 +1,221 @@
+//! The admin listener: metrics, health, the config that serves. On control, on loopback or a unix socket, or behind a token.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/healthz` | 200 while the process runs |
+//! | `/readyz` | 200 while it takes requests, 503 while it drains |
+//! | `/metrics` | Prometheus text |
+//! | `/admin/v1/config` | the config that serves, with every default, secrets masked |
+//!
+//! Health and readiness need no token: a load balancer has none. Limits: `CONNECTIONS_MAX`, `REQUEST_TIMEOUT`.
+//! Absent: changing anything; that is done by editing the config.
+
+use crate::base::secret::Secret;
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use subtle::ConstantTimeEq;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+const CONNECTIONS_MAX: usize = 64;
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the pages are made of.
+pub trait Pages {
+    fn is_ready(&self) -> bool;
+    fn metrics(&self) -> String;
+    fn config(&self) -> String;
+    /// What callers must present; none: the address protects it.
+    fn token(&self) -> Option<Secret>;
+}
+
+/// A bound admin listener.
+pub enum Admin {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+impl Admin {
+    /// Listens on an address.
+    pub async fn tcp(address: SocketAddr) -> io::Result<Admin> {
+        TcpListener::bind(address).await.map(Admin::Tcp)
+    }
+
+    /// The address that was bound, where it is none of a file.
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        match self {
+            Admin::Tcp(listener) => listener.local_addr().ok(),
+            Admin::Unix(..) => None,
+        }
+    }
+
+    /// Listens on a unix socket that only this user may use. A socket that was left behind is replaced, a live one is an error.
+    pub fn unix(path: &Path) -> io::Result<Admin> {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        Ok(Admin::Unix(listener, path.to_owned()))
+    }
+
+    /// Answers until it is dropped.
+    pub async fn serve(self, pages: Rc<dyn Pages>) {
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let accepted = match &self {
+                Admin::Tcp(listener) => listener.accept().await.map(|(stream, _)| Either::Tcp(stream)),
+                Admin::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Either::Unix(stream)),
+            };
+            let pages = Rc::clone(&pages);
+            match accepted {
+                Ok(Either::Tcp(stream)) => drop(tokio::task::spawn_local(connection(stream, pages, place))),
+                Ok(Either::Unix(stream)) => drop(tokio::task::spawn_local(connection(stream, pages, place))),
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        if let Admin::Unix(_, path) = self {
+            // Left behind it would be replaced by the next start.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+enum Either {
+    Tcp(tokio::net::TcpStream),
+    Unix(tokio::net::UnixStream),
+}
+
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    pages: Rc<dyn Pages>,
+    place: OwnedSemaphorePermit,
+) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let response = answer(&request, &*pages);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    // A caller that breaks off is no news.
+    let _ = served.await;
+    drop(place);
+}
+
+fn answer<B>(request: &Request<B>, pages: &dyn Pages) -> Response<Full<Bytes>> {
+    let path = request.uri().path();
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are taken here\n".to_owned());
+    }
+    match path {
+        "/healthz" => return text(StatusCode::OK, "ok\n".to_owned()),
+        "/readyz" if pages.is_ready() => return text(StatusCode::OK, "ready\n".to_owned()),
+        "/readyz" => return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned()),
+        _ => {}
+    }
+    if !may_read(request, pages.token()) {
+        return text(
+            StatusCode::UNAUTHORIZED,
+            "the admin token is wanted: authorization: Bearer TOKEN\n".to_owned(),
+        );
+    }
+    match path {
+        "/metrics" => typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", pages.metrics()),
+        "/admin/v1/config" => typed(StatusCode::OK, "application/json", pages.config()),
+        _ => {
+            text(StatusCode::NOT_FOUND, "known here: /healthz /readyz /metrics /admin/v1/config\n".to_owned())
+        }
+    }
+}
+
+fn may_read<B>(request: &Request<B>, token: Option<Secret>) -> bool {
+    let Some(token) = token else { return true };
+    let presented = request.headers().get("authorization").map_or(&[][..], |value| value.as_bytes());
+    let presented = presented.strip_prefix(b"Bearer ").unwrap_or_default();
+    presented.ct_eq(token.expose_secret()).into()
+}
+
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    typed(status, "text/plain; charset=utf-8", body)
+}
+
+fn typed(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert("content-type", http::HeaderValue::from_static(content_type));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Pages, answer};
+    use crate::base::secret::Secret;
+    use hyper::Request;
+
+    struct Fixed {
+        ready: bool,
+        token: Option<Secret>,
+    }
+
+    impl Pages for Fixed {
+        fn is_ready(&self) -> bool {
+            self.ready
+        }
+        fn metrics(&self) -> String {
+            "m 1\n".to_owned()
+        }
+        fn config(&self) -> String {
+            "{}".to_owned()
+        }
+        fn token(&self) -> Option<Secret> {
+            self.token.clone()
+        }
+    }
+
+    #[test]
+    fn each_path_has_its_answer_and_the_token_guards_all_but_health() {
+        let token = || Some(Secret::new("t0ken"));
+        // ready, token, path, presented, status
+        let rows = [
+            (true, None, "/healthz", "", 200),
+            (true, None, "/readyz", "", 200),
+            (false, None, "/readyz", "", 503),
+            (false, token(), "/healthz", "", 200),
+            (true, None, "/metrics", "", 200),
+            (true, token(), "/metrics", "", 401),
+            (true, token(), "/metrics", "Bearer t0ke", 401),
+            (true, token(), "/metrics", "Bearer t0ken", 200),
+            (true, token(), "/admin/v1/config", "t0ken", 401),
+            (true, None, "/admin/v1/config", "", 200),
+            (true, None, "/other", "", 404),
+        ];
+        for (ready, token, path, presented, status) in rows {
+            let request = Request::get(path).header("authorization", presented).body(()).expect("a request");
+            let response = answer(&request, &Fixed { ready, token });
+            assert_eq!(response.status().as_u16(), status, "{path} {presented}");
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! Runs the gateway: loads the config, starts workers, then follows signals, files and names until the drain has ended.
+//!
+//! Control is one thread with a tokio runtime of its own; whatever may block or wait for long happens here. SIGHUP or a change of a
+//! watched file: load again, publish, or say why not and go on with the old generation. SIGUSR1: open the log anew. SIGTERM, SIGINT:
+//! readiness falls, workers stop accepting and end when their last request has; a second one ends the process at once.
+//! Errors: `RunError`, before anything serves; later ones are told on stderr and in metrics.
+
+use crate::base::secret::Secret;
+use crate::control::admin::{Admin, Pages};
+use crate::control::config::problem::Problem;
+use crate::control::config::{self, Loaded, Mode, Process, Surroundings};
+use crate::control::log::AccessLogWriter;
+use crate::control::metrics::{self, Scrape};
+use crate::control::names::Names;
+use crate::control::watch::Watched;
+use crate::handler::facts::Counters;
+use crate::handler::series::Registry;
+use crate::handler::snapshot::{AdminAddress, Snapshot, Workers as WorkerCount};
+use crate::handler::worker::Published;
+use crate::net::resolve::Addresses;
+use crate::server::{self, Shared, StartError, Workers};
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::LocalSet;
+
+/// Where the config comes from.
+pub trait Origin {
+    /// Loads it, for the first time or again.
+    fn load(&self, surroundings: &dyn Surroundings) -> Result<Loaded, Vec<Problem>>;
+}
+
+/// A config file.
+pub struct ConfigFile(pub PathBuf);
+
+impl Origin for ConfigFile {
+    fn load(&self, surroundings: &dyn Surroundings) -> Result<Loaded, Vec<Problem>> {
+        config::load(&self.0, Mode::Run, surroundings)
+    }
+}
+
+/// What runs, for whoever announces it.
+#[derive(Debug)]
+pub struct Ready {
+    pub listeners: Vec<SocketAddr>,
+    pub admin: Option<AdminAddress>,
+    pub workers: usize,
+    pub driver: &'static str,
+}
+
+/// Why the gateway could not start.
+#[derive(Debug)]
+pub enum RunError {
+    /// The config has errors; warnings stand among them.
+    Config(Vec<Problem>),
+    /// One line: what was tried and what came.
+    Start(String),
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RunError::Start(line) => f.write_str(line),
+            RunError::Config(problems) => problems.iter().try_for_each(|problem| writeln!(f, "{problem}")),
+        }
+    }
+}
+
+/// Runs until the drain has ended. `ready` is called once everything listens.
+pub fn run(origin: &dyn Origin, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime =
+        runtime.map_err(|error| RunError::Start(format!("the control thread cannot start: {error}")))?;
+    LocalSet::new().block_on(&runtime, async {
+        let (control, workers) = Control::start(origin).await?;
+        let control = Rc::new(control);
+        let admin = control.admin().await?;
+        ready(&Ready {
+            listeners: control.addresses.clone(),
+            admin: admin.as_ref().map(|(_, address)| address.clone()),
+            workers: workers.choices.len(),
+            driver: control.driver,
+        });
+        if let Some((admin, _)) = admin {
+            tokio::task::spawn_local(admin.serve(Rc::clone(&control) as Rc<dyn Pages>));
+        }
+        tokio::task::spawn_local(Rc::clone(&control).resolve());
+        control.follow(origin, workers).await
+    })
+}
+
+/// The state of the control thread.
+struct Control {
+    live: Live,
+    shared: Arc<Shared>,
+    registry: RefCell<Registry>,
+    log: RefCell<AccessLogWriter>,
+    watched: RefCell<Watched>,
+    effective: RefCell<String>,
+    stale: Cell<bool>,
+    generation: Cell<u64>,
+    addresses: Vec<SocketAddr>,
+    driver: &'static str,
+}
+
+/// The process's surroundings, with names that control keeps resolved.
+#[derive(Default)]
+struct Live {
+    names: Names,
+}
+
+impl Surroundings for Live {
+    fn env(&self, name: &str) -> Option<String> {
+        Process.env(name)
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        Process.read(path)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
+        Process.list(directory)
+    }
+
+    fn addresses(&self, host: &str, port: u16) -> Addresses {
+        self.names.addresses(host, port)
+    }
+}
+
+impl Control {
+    async fn start(origin: &dyn Origin) -> Result<(Control, Workers), RunError> {
+        raise_file_limit();
+        let live = Live::default();
+        let loaded = origin.load(&live).map_err(RunError::Config)?;
+        tell_warnings(&loaded.warnings);
+        live.names.resolve_due().await;
+        let mut snapshot = loaded.snapshot;
+        let workers = match snapshot.server.workers {
+            WorkerCount::Auto => server::cores().len(),
+            WorkerCount::Count(count) => usize::from(count),
+        };
+        let mut registry = Registry::default();
+        prepare(&mut snapshot, &mut registry, workers, 1);
+        let started = |error: StartError| RunError::Start(error.to_string());
+        let asked: Vec<SocketAddr> = snapshot.listeners.iter().map(|listener| listener.address).collect();
+        let (bound, addresses) = server::bind(&asked, workers).map_err(started)?;
+        let (wish, access) = (snapshot.server.driver, snapshot.log.access.clone());
+        let shared = Arc::new(Shared {
+            published: Arc::new(Published::new(snapshot)),
+            draining: AtomicBool::new(false),
+            counters: (0..workers).map(|_| Arc::new(Counters::default())).collect(),
+        });
+        let mut workers = server::start(&shared, bound, wish).map_err(started)?;
+        let driver = workers.choices.first().map_or("none", |choice| choice.driver.name());
+        tell_driver(&workers);
+        let log = AccessLogWriter::new(std::mem::take(&mut workers.logs), access)
+            .map_err(|error| RunError::Start(format!("the access log cannot be opened: {error}")))?;
+        let control = Control {
+            live,
+            shared,
+            registry: RefCell::new(registry),
+            log: RefCell::new(log),
+            watched: RefCell::new(Watched::new(loaded.watched)),
+            effective: RefCell::new(pretty(&loaded.effective)),
+            stale: Cell::new(false),
+            generation: Cell::new(1),
+            addresses,
+            driver,
+        };
+        Ok((control, workers))
+    }
+
+    async fn admin(&self) -> Result<Option<(Admin, AdminAddress)>, RunError> {
+        let Some(section) = self.shared.published.newest().admin.clone() else { return Ok(None) };
+        let bound = match &section.address {
+            AdminAddress::Tcp(address) => Admin::tcp(*address).await,
+            AdminAddress::Unix(path) => Admin::unix(path),
+        };
+        let shown = match &section.address {
+            AdminAddress::Tcp(address) => address.to_string(),
+            AdminAddress::Unix(path) => path.display().to_string(),
+        };
+        let admin =
+            bound.map_err(|error| RunError::Start(format!("cannot listen on {shown} (admin): {error}")))?;
+        let address = admin.tcp_address().map_or(section.address, AdminAddress::Tcp);
+        Ok(Some((admin, address)))
+    }
+
+    /// Keeps names resolved. Its own task: a resolver that hangs must not delay the log or a signal.
+    async fn resolve(self: Rc<Control>) {
+        loop {
+            self.live.names.resolve_due().await;
+            tokio::time::sleep(NAMES_EVERY).await;
+        }
+    }
+
+    async fn follow(&self, origin: &dyn Origin, workers: Workers) -> Result<(), RunError> {
+        let mut signals =
+            Signals::new().map_err(|error| RunError::Start(format!("no signal handler: {error}")))?;
+        let mut looked = Instant::now();
+        let mut drain_until = None;
+        let mut pause = LOG_EVERY;
+        loop {
+            match tokio::time::timeout(pause, signals.next()).await {
+                Ok(Told::Reload) => self.reload(origin),
+                Ok(Told::ReopenLog) => self.reopen_log(),
+                Ok(Told::Stop) if self.shared.draining.load(Acquire) => return Err(stopped()),
+                Ok(Told::Stop) => drain_until = self.drain(),
+                Err(_) => {}
+            }
+            // The log is emptied often while there is traffic and seldom without: a wake-up costs, too.
+            pause = if self.log.borrow_mut().drain() { LOG_EVERY } else { (pause * 2).min(LOG_EVERY_IDLE) };
+            if looked.elapsed() >= LOOK_EVERY {
+                looked = Instant::now();
+                if self.watched.borrow_mut().have_changed() {
+                    self.reload(origin);
+                }
+            }
+            if self.shared.draining.load(Acquire) && workers.have_ended() {
+                self.log.borrow_mut().drain();
+                return Ok(());
+            }
+            if drain_until.is_some_and(|until| Instant::now() >= until) {
+                self.log.borrow_mut().drain();
+                eprintln!("tollgate: drain_timeout_ms has passed; what is still open is cut");
+                return Ok(());
+            }
+        }
+    }
+
+    fn reload(&self, origin: &dyn Origin) {
+        let loaded = match origin.load(&self.live) {
+            Ok(loaded) => loaded,
+            Err(problems) => {
+                self.stale.set(true);
+                eprintln!(
+                    "tollgate: the new config is refused, generation {} goes on:",
+                    self.generation.get()
+                );
+                problems.iter().for_each(|problem| eprintln!("{problem}"));
+                return;
+            }
+        };
+        tell_warnings(&loaded.warnings);
+        let serving = self.shared.published.newest();
+        let mut snapshot = loaded.snapshot;
+        if let Some(what) = needs_restart(&serving, &snapshot) {
+            self.stale.set(true);
+            eprintln!("tollgate: the new config changes {what}, which needs a restart; the old one goes on");
+            return;
+        }
+        let generation = self.generation.get() + 1;
+        prepare(&mut snapshot, &mut self.registry.borrow_mut(), self.shared.counters.len(), generation);
+        if snapshot.log.access != serving.log.access
+            && let Err(error) = self.log.borrow_mut().reopen(&snapshot.log.access)
+        {
+            eprintln!("tollgate: the new access log cannot be opened: {error}; the old one goes on");
+        }
+        self.generation.set(generation);
+        self.stale.set(false);
+        *self.watched.borrow_mut() = Watched::new(loaded.watched);
+        *self.effective.borrow_mut() = pretty(&loaded.effective);
+        self.shared.published.publish(snapshot);
+        eprintln!("tollgate: generation {generation} serves");
+    }
+
+    fn reopen_log(&self) {
+        let target = self.shared.published.newest().log.access.clone();
+        if let Err(error) = self.log.borrow_mut().reopen(&target) {
+            eprintln!("tollgate: the access log cannot be opened anew: {error}; the old file is written on");
+        }
+    }
+
+    /// Begins the drain; when it must have ended, where that is limited.
+    fn drain(&self) -> Option<Instant> {
+        self.shared.draining.store(true, Release);
+        eprintln!("tollgate: draining; a second signal ends at once");
+        let limit = self.shared.published.newest().server.drain_timeout;
+        (!limit.is_zero()).then(|| Instant::now() + limit)
+    }
+}
+
+impl Pages for Control {
+    fn is_ready(&self) -> bool {
+        !self.shared.draining.load(Acquire)
+    }
+
+    fn metrics(&self) -> String {
+        metrics::page(&Scrape {
+            counters: &self.shared.counters,
+            registry: &self.registry.borrow(),
+            generation: self.generation.get(),
+            config_stale: self.stale.get(),
+            driver: self.driver,
+            draining: self.shared.draining.load(Acquire),
+            log_lines_lost: self.log.borrow().lines_lost,
+        })
+    }
+
+    fn config(&self) -> String {
+        self.effective.borrow().clone()
+    }
+
+    fn token(&self) -> Option<Secret> {
+        self.shared.published.newest().admin.as_ref().and_then(|admin| admin.token.clone())
+    }
+}
+
+/// What a compiled snapshot still lacks: its number and the counters of its targets.
+fn prepare(snapshot: &mut Snapshot, registry: &mut Registry, workers: usize, generation: u64) {
+    snapshot.generation = generation;
+    snapshot.series = registry.series(workers, &snapshot.routes, &snapshot.providers);
+}
+
+/// What of a new config cannot be changed while the process runs.
+fn needs_restart(serving: &Snapshot, new: &Snapshot) -> Option<&'static str> {
+    let addresses = |snapshot: &Snapshot| -> Vec<SocketAddr> {
+        snapshot.listeners.iter().map(|listener| listener.address).collect()
+    };
+    let admin = |snapshot: &Snapshot| snapshot.admin.as_ref().map(|admin| admin.address.clone());
+    let has_tls = |snapshot: &Snapshot| -> Vec<bool> {
+        snapshot.listeners.iter().map(|listener| listener.tls.is_some()).collect()
+    };
+    match () {
+        () if addresses(serving) != addresses(new) => Some("the listeners"),
+        () if has_tls(serving) != has_tls(new) => Some("whether a listener has TLS"),
+        () if admin(serving) != admin(new) => Some("the admin address"),
+        () if serving.server.workers != new.server.workers => Some("the number of workers"),
+        () if serving.server.driver != new.server.driver => Some("the driver"),
+        () => None,
+    }
+}
+
+enum Told {
+    Reload,
+    ReopenLog,
+    Stop,
+}
+
+struct Signals {
+    hangup: Signal,
+    reopen: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            hangup: signal(SignalKind::hangup())?,
+            reopen: signal(SignalKind::user_defined1())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.hangup.recv() => Told::Reload,
+            _ = self.reopen.recv() => Told::ReopenLog,
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
+        }
+    }
+}
+
+/// Streams need descriptors: two each. The soft limit is raised to the hard one.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+        if let Err(error) = raised {
+            eprintln!("tollgate: the limit of open files stays: {error}");
+        }
+    }
+    if let Some(files) = getrlimit(Resource::Nofile).current
+        && files < FILES_WANTED
+    {
+        eprintln!(
+            "tollgate: only {files} files may be open, about {} streams; raise it with `ulimit -Hn {FILES_WANTED}` or \
+             LimitNOFILE={FILES_WANTED} in the service's unit",
+            files / 2
+        );
+    }
+}
+
+fn tell_warnings(warnings: &[Problem]) {
+    warnings.iter().for_each(|warning| eprintln!("{warning}"));
+}
+
+fn tell_driver(workers: &Workers) {
+    let Some(choice) = workers.choices.first() else { return };
+    for (driver, error) in &choice.refused {
+        eprintln!("tollgate: the kernel refuses {}: {error}", driver.name());
+    }
+}
+
+fn stopped() -> RunError {
+    RunError::Start("ended at once by a second signal; open requests were cut".to_owned())
+}
+
+fn pretty(effective: &serde_json::Value) -> String {
+    serde_json::to_string_pretty(effective).unwrap_or_default()
+}
+
+/// Descriptors for 10,000 streams and what else is open.
+const FILES_WANTED: u64 = 20_500;
+const LOG_EVERY: Duration = Duration::from_millis(10);
+const LOG_EVERY_IDLE: Duration = Duration::from_millis(100);
+const LOOK_EVERY: Duration = Duration::from_millis(400);
+const NAMES_EVERY: Duration = Duration::from_millis(500);
