@@ -223,8 +223,20 @@ impl<'a> Scanner<'a> {
     }
 }
 
+/// Bytes that make an escape together with a backslash alone.
+const PLAIN_ESCAPES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut rest: &[u8] = b"\"\\/bfnrt";
+    while let [byte, after @ ..] = rest {
+        table[*byte as usize] = true;
+        rest = after;
+    }
+    table
+};
+
 /// Checks the escapes that begin at the bits of `escapes`. `second_half_at`: where the second half of a surrogate
 /// pair must begin, its first half having been read.
+#[inline]
 fn check_escapes(
     bytes: &[u8],
     start: usize,
@@ -235,23 +247,27 @@ fn check_escapes(
     while left != 0 {
         let at = start + left.trailing_zeros() as usize;
         left &= left - 1;
-        match bytes.get(at + 1) {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {}
-            Some(b'u') => {
-                let expected = second_half_at.take() == Some(at);
-                let unit = code_unit(&bytes[at..]).ok_or(Defect::at(at, BAD_HEX))?;
-                match unit {
-                    0xd800..=0xdbff if matches!(code_unit(&bytes[at + 6..]), Some(0xdc00..=0xdfff)) => {
-                        *second_half_at = Some(at + 6);
-                    }
-                    0xd800..=0xdbff => return Err(Defect::at(at, LONE_SURROGATE)),
-                    0xdc00..=0xdfff if !expected => return Err(Defect::at(at, LONE_SURROGATE)),
-                    _ => {}
-                }
-            }
-            Some(_) => return Err(Defect::at(at, BAD_ESCAPE)),
-            None => return Err(Defect::at(bytes.len(), CUT_OFF)),
+        let byte = *bytes.get(at + 1).ok_or(Defect::at(bytes.len(), CUT_OFF))?;
+        if !PLAIN_ESCAPES[usize::from(byte)] {
+            check_unicode_escape(bytes, at, second_half_at)?;
         }
+    }
+    Ok(())
+}
+
+fn check_unicode_escape(bytes: &[u8], at: usize, second_half_at: &mut Option<usize>) -> Result<(), Defect> {
+    if bytes.get(at + 1) != Some(&b'u') {
+        return Err(Defect::at(at, BAD_ESCAPE));
+    }
+    let is_expected = second_half_at.take() == Some(at);
+    let unit = code_unit(&bytes[at..]).ok_or(Defect::at(at, BAD_HEX))?;
+    match unit {
+        0xd800..=0xdbff if matches!(code_unit(&bytes[at + 6..]), Some(0xdc00..=0xdfff)) => {
+            *second_half_at = Some(at + 6);
+        }
+        0xd800..=0xdbff => return Err(Defect::at(at, LONE_SURROGATE)),
+        0xdc00..=0xdfff if !is_expected => return Err(Defect::at(at, LONE_SURROGATE)),
+        _ => {}
     }
     Ok(())
 }
