@@ -186,11 +186,7 @@ impl<'a> Value<'a> {
 impl Key<'_> {
     /// Whether the key means `name`, whatever its spelling.
     pub fn is(&self, name: &str) -> bool {
-        if !self.escaped {
-            return self.raw == name.as_bytes();
-        }
-        // An escape is at most six bytes for one of the name: a longer key cannot mean it and is not unescaped.
-        self.raw.len() <= 6 * name.len() && *unescaped(self.raw) == *name.as_bytes()
+        if self.escaped { text::means(self.raw, name.as_bytes()) } else { self.raw == name.as_bytes() }
     }
 }
 

@@ -567,6 +567,30 @@ fn fields_of_the_outermost_object_only_are_found() {
 }
 
 #[test]
+fn a_key_is_compared_by_its_meaning() {
+    let cases: [(&str, &str, bool); 12] = [
+        ("model", "model", true),
+        ("Model", "model", false),
+        ("mode", "model", false),
+        ("models", "model", false),
+        ("mod\\u0065l", "model", true),
+        ("\\u006Dodel", "model", true),
+        ("mod\\u0065", "model", false),
+        ("mod\\u0065ls", "model", false),
+        ("a\\/b\\\\", "a/b\\", true),
+        ("\\ud83d\\ude00\\u00e9", "😀é", true),
+        ("\\ud83d", "\u{fffd}", false),
+        ("\\u0000", "", false),
+    ];
+    for (raw, name, expected) in cases {
+        let text = format!("{{\"{raw}\":1}}");
+        let member =
+            root(text.as_bytes()).expect("an object").members().next().expect("one").expect("a member");
+        assert_eq!(member.key.is(name), expected, "{raw} for {name}");
+    }
+}
+
+#[test]
 fn whole_numbers_and_nothing_else_are_u64() {
     let cases = [
         ("0", Some(0)),

@@ -26,6 +26,24 @@ pub fn unescaped(raw: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
+/// Whether `raw` means `name`; stops at the first difference and allocates nothing, however many keys there are.
+pub(super) fn means(raw: &[u8], name: &[u8]) -> bool {
+    let (mut raw, mut name) = (raw, name);
+    while let Some(&first) = raw.first() {
+        let mut utf8 = [first, 0, 0, 0];
+        let (char, taken) = if first == b'\\' {
+            let (decoded, taken) = escape_sequence(raw);
+            let Ok(char) = decoded else { return false };
+            (char.encode_utf8(&mut utf8).as_bytes(), taken)
+        } else {
+            (&utf8[..1], 1)
+        };
+        let Some(rest) = name.strip_prefix(char) else { return false };
+        (raw, name) = (&raw[taken..], rest);
+    }
+    name.is_empty()
+}
+
 /// Appends `text` as the inside of a JSON string: quote, backslash and control characters are escaped, the rest is
 /// copied. What is not UTF-8 becomes U+FFFD.
 pub fn escape(text: &[u8], out: &mut Vec<u8>) {
