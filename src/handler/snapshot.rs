@@ -11,6 +11,7 @@ use crate::base::secret::Secret;
 use crate::handler::series::Series;
 use crate::llm::provider::Provider;
 use crate::net::runtime::Wish;
+use crate::net::tls::ServerSide;
 use crate::net::upstream::Origin;
 use crate::policy::auth::Keys;
 use crate::policy::route::Routes;
@@ -69,27 +70,15 @@ pub enum Workers {
 pub struct Listener {
     pub address: SocketAddr,
     /// Certificate and key; none: plain HTTP.
-    pub tls: Option<ServerTls>,
-}
-
-/// A server's certificate as read from its files.
-#[derive(Clone, Debug)]
-pub struct ServerTls {
-    /// Certificate chain, PEM.
-    pub cert_pem: Vec<u8>,
-    /// Private key, PEM.
-    pub key_pem: Secret,
-    /// Certificates that clients must chain to, PEM; none: clients need no certificate.
-    pub client_ca_pem: Option<Vec<u8>>,
+    pub tls: Option<ServerSide>,
 }
 
 /// The admin listener.
 #[derive(Clone, Debug)]
 pub struct Admin {
     pub address: AdminAddress,
-    /// What callers must present as bearer; none: loopback, unix socket or client certificates protect it.
+    /// What callers must present as bearer; none: loopback or a unix socket protects it.
     pub token: Option<Secret>,
-    pub tls: Option<ServerTls>,
 }
 
 /// Where the admin listener stands.

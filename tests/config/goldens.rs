@@ -34,14 +34,16 @@ fn said(path: &Path, mode: Mode, surroundings: &Maps) -> String {
 }
 
 fn golden_surroundings() -> Maps {
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_string()]).unwrap();
     let mut maps = Maps::default()
         .env("OPENAI_API_KEY", "sk-canary")
         .env("EMPTY", "")
         .env("TWO_LINES", "sk-canary\nx")
         .env("SHORT", "canary")
         .file("secrets/openai", "sk-canary\n")
-        .file("tls/cert.pem", "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n")
-        .file("tls/key.pem", "-----BEGIN EC PRIVATE KEY-----\n-----END EC PRIVATE KEY-----\n")
+        .file("tls/cert.pem", pair.cert.pem())
+        .file("tls/key.pem", pair.signing_key.serialize_pem())
+        .file("tls/other-key.pem", rcgen::KeyPair::generate().unwrap().serialize_pem())
         .file("tls/empty.pem", "");
     let included = root().join("tests/goldens/config/more.d");
     for path in files(&included, "toml") {

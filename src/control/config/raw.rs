@@ -105,7 +105,7 @@ pub enum Driver {
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
-    /// IP address and port: `"0.0.0.0:8080"`, `"[::]:8080"`.
+    /// IP address and port: `"0.0.0.0:8080"`, `"[::]:8080"`. Port 0 is any free one; which, is told at start.
     pub address: String,
     /// Certificate of this listener; without it clients speak plain HTTP.
     pub tls: Option<ServerTls>,
@@ -117,26 +117,20 @@ pub struct ServerTls {
     /// File with the certificate chain in PEM, the server's own first.
     #[schemars(length(min = 1))]
     pub cert: String,
-    /// File with the private key in PEM.
+    /// File with the private key in PEM, without a passphrase.
     #[schemars(length(min = 1))]
     pub key: String,
-    /// File with the certificates in PEM that a client's certificate must chain to. Without it clients need
-    /// none.
-    #[schemars(length(min = 1))]
-    pub client_ca: Option<String>,
 }
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
-    /// IP address and port, or `"unix:PATH"`. An address that is not loopback needs `token` or
-    /// `tls.client_ca`.
+    /// IP address and port, or `"unix:PATH"`. An address that is not loopback needs
+    /// `token`.
     pub address: String,
     /// What callers present as `authorization: Bearer TOKEN`, at least 16 bytes. `/healthz` and `/readyz`
     /// need none.
     pub token: Option<Credential>,
-    /// Certificate of the admin listener; without it callers speak plain HTTP.
-    pub tls: Option<ServerTls>,
 }
 
 /// A secret that stands outside of this file.

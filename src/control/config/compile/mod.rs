@@ -50,6 +50,8 @@ pub fn compile(sources: &Sources, mode: Mode, surroundings: &dyn Surroundings) -
         routes,
         series: Vec::new(),
         passthroughs,
+        // Control counts what it publishes: it adds the series of each worker.
+        series: Vec::new(),
     };
     provider::unused(&mut context, &snapshot);
     Compiled { snapshot, findings: context.findings, watched: context.watched }

@@ -1,7 +1,7 @@
 //! Providers and the origins under which they are reached.
 
 use crate::base::secret::Secret;
-use crate::control::config::compile::{Context, serve};
+use crate::control::config::compile::Context;
 use crate::control::config::problem::quoted;
 use crate::control::config::raw;
 use crate::control::config::sources::{At, List};
@@ -9,6 +9,7 @@ use crate::handler::snapshot::Snapshot;
 use crate::llm::provider::{
     AuthStyle, BaseUrl, DialectSet, Provider, ProviderKind, Scheme, StaticHeader, UpstreamTimeouts,
 };
+use crate::net::tls::{ClientSide, MinVersion, Pem, Roots};
 use crate::net::upstream::{Limits, Origin, Proxy, Settings, Timeouts};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -250,7 +251,7 @@ fn origin(context: &mut Context<'_>, at: &At, raw: &raw::Provider, base: &BaseUr
                 "base_url starts with http://, so there is no TLS; use https:// or remove tls",
             );
         }
-        serve::pem(context, &at, ca, "CERTIFICATE");
+        client_tls(context, &at, ca);
     }
     let addresses = context.surroundings.addresses(&base.host, base.port);
     let (name, host) = (raw.name.clone(), base.host.to_string());
@@ -271,4 +272,13 @@ fn proxy(context: &mut Context<'_>, at: &At, text: &str) -> Option<Proxy> {
     }
     let addresses = context.surroundings.addresses(&base.host, base.port);
     Some(Proxy { host: base.host.to_string(), port: base.port, addresses, credential: None })
+}
+
+/// What an origin's certificate is checked against: the authorities in the file `ca`.
+fn client_tls(context: &mut Context<'_>, at: &At, ca: &str) -> Option<ClientSide> {
+    let text = context.file(at, ca)?;
+    let path = context.path(at, ca);
+    let roots = Roots::Pem(Pem { path: &path, text: &text });
+    let side = ClientSide::new(roots, MinVersion::default(), &[]);
+    side.map_err(|error| context.error(at.clone(), error.to_string())).ok()
 }

@@ -6,16 +6,18 @@ use crate::control::config::problem::quoted;
 use crate::control::config::raw;
 use crate::control::config::sources::At;
 use crate::handler::snapshot::{
-    AccessLog, Admin, AdminAddress, DownstreamTimeouts, Limits, Listener, Log, Relay, Server, ServerTls,
-    Workers,
+    AccessLog, Admin, AdminAddress, DownstreamTimeouts, Limits, Listener, Log, Relay, Server, Workers,
 };
 use crate::net::runtime::Wish;
+use crate::net::tls::{MinVersion, Pem, ServerSide};
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::time::Duration;
 
 /// Bytes that an admin token has at least: 16 random characters cannot be guessed over a network.
 const TOKEN_BYTES_MIN: usize = 16;
+
+/// What a client is offered after its TLS handshake.
+const ALPN: [&str; 1] = ["http/1.1"];
 
 pub fn server(raw: &raw::Server) -> Server {
     Server {
@@ -39,7 +41,9 @@ pub fn listeners(context: &mut Context<'_>) -> Vec<Listener> {
         let at = sources.main("listener").at(index);
         let tls = raw.tls.as_ref().and_then(|tls| server_tls(context, &at.key("tls"), tls));
         let Some(address) = address(context, &at.key("address"), &raw.address) else { continue };
-        if let Some(first) = listeners.iter().position(|other| other.address == address) {
+        if let Some(first) =
+            listeners.iter().position(|other| other.address == address && address.port() != 0)
+        {
             let message = format!("{address} is the address of listener[{first}] already");
             context.error(at.key("address"), message);
         }
@@ -56,7 +60,6 @@ pub fn admin(context: &mut Context<'_>) -> Option<Admin> {
     let sources = context.sources;
     let raw = sources.raw.admin.as_ref()?;
     let at = sources.main("admin");
-    let tls = raw.tls.as_ref().and_then(|tls| server_tls(context, &at.key("tls"), tls));
     let token = raw.token.as_ref().and_then(|token| context.credential(&at.key("token"), token));
     let length = token.as_ref().map(|token| token.expose_secret().len());
     if let Some(length) = length.filter(|&length| length < TOKEN_BYTES_MIN) {
@@ -68,31 +71,26 @@ pub fn admin(context: &mut Context<'_>) -> Option<Admin> {
             context.error(at.key("address"), "\"unix:\" names no socket, allowed: \"unix:PATH\"");
         }
         let path = context.path(&at, path);
-        return Some(Admin { address: AdminAddress::Unix(path), token, tls });
+        return Some(Admin { address: AdminAddress::Unix(path), token });
     }
     let address = address(context, &at.key("address"), &raw.address)?;
-    let wants_certificate = raw.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-    if !address.ip().is_loopback() {
-        match (&raw.token, &raw.tls) {
-            (None, _) if !wants_certificate => {
-                let message = format!(
-                    "{address} can be reached by others and nothing protects it; use a loopback address or \
-                     \"unix:PATH\", or set token or tls.client_ca"
-                );
-                context.error(at.key("address"), message);
-            }
-            (Some(_), None) => {
-                let message =
-                    format!("{address} takes the token without TLS: who listens on the way can use it");
-                context.warn(at.key("address"), message);
-            }
-            _ => {}
-        }
+    if !address.ip().is_loopback() && raw.token.is_none() {
+        let message = format!(
+            "{address} can be reached by others and nothing protects it; use a loopback address or \"unix:PATH\", \
+             or set token"
+        );
+        context.error(at.key("address"), message);
     }
-    if sources.raw.listener.iter().any(|listener| listener.address.parse() == Ok(address)) {
+    if !address.ip().is_loopback() && raw.token.is_some() {
+        let message = format!("{address} takes the token without TLS: who listens on the way can use it");
+        context.warn(at.key("address"), message);
+    }
+    if address.port() != 0
+        && sources.raw.listener.iter().any(|listener| listener.address.parse() == Ok(address))
+    {
         context.error(at.key("address"), format!("{address} is the address of a [[listener]] already"));
     }
-    Some(Admin { address: AdminAddress::Tcp(address), token, tls })
+    Some(Admin { address: AdminAddress::Tcp(address), token })
 }
 
 pub fn limits(context: &mut Context<'_>) -> Limits {
@@ -145,8 +143,7 @@ pub fn log(context: &mut Context<'_>) -> Log {
 
 fn address(context: &mut Context<'_>, at: &At, text: &str) -> Option<SocketAddr> {
     let hint = match text.parse::<SocketAddr>() {
-        Ok(address) if address.port() != 0 => return Some(address),
-        Ok(_) => "port 0 is not allowed".to_string(),
+        Ok(address) => return Some(address),
         Err(_) if text.parse::<IpAddr>().is_ok() => format!("{} has no port", quoted(text)),
         Err(_) if text.starts_with(':') => format!("{} has no address", quoted(text)),
         Err(_) => format!("{} is not an IP address and port", quoted(text)),
@@ -156,26 +153,17 @@ fn address(context: &mut Context<'_>, at: &At, text: &str) -> Option<SocketAddr>
     None
 }
 
-fn server_tls(context: &mut Context<'_>, at: &At, raw: &raw::ServerTls) -> Option<ServerTls> {
-    let cert_pem = pem(context, &at.key("cert"), &raw.cert, "CERTIFICATE");
-    let key_pem = pem(context, &at.key("key"), &raw.key, "PRIVATE KEY").map(Secret::new);
-    let client_ca = raw.client_ca.as_ref();
-    let client_ca_pem = client_ca.map(|file| pem(context, &at.key("client_ca"), file, "CERTIFICATE"));
-    Some(ServerTls { cert_pem: cert_pem?, key_pem: key_pem?, client_ca_pem: client_ca_pem.flatten() })
-}
-
-/// The text of a PEM file that has at least one block of the kind.
-pub fn pem(context: &mut Context<'_>, at: &At, written: &str, kind: &str) -> Option<Vec<u8>> {
-    let bytes = context.file(at, written)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let begins = |line: &str| {
-        line.strip_prefix("-----BEGIN ")
-            .is_some_and(|line| line.trim_end().ends_with(&format!("{kind}-----")))
-    };
-    if text.lines().any(begins) {
-        return Some(bytes);
-    }
-    let path = Path::new(written).display();
-    context.error(at.clone(), format!("{path} has no PEM block \"-----BEGIN {kind}-----\""));
-    None
+fn server_tls(context: &mut Context<'_>, at: &At, raw: &raw::ServerTls) -> Option<ServerSide> {
+    let (cert_at, key_at) = (at.key("cert"), at.key("key"));
+    let (cert, key) = (context.file(&cert_at, &raw.cert), context.file(&key_at, &raw.key));
+    let (cert, key) = (cert?, key?);
+    let (cert_path, key_path) = (context.path(&cert_at, &raw.cert), context.path(&key_at, &raw.key));
+    let chain = Pem { path: &cert_path, text: &cert };
+    let key = Pem { path: &key_path, text: &key };
+    let side = ServerSide::from_pem(chain, key, MinVersion::default(), &ALPN);
+    side.map_err(|error| {
+        let at = if error.file.as_deref() == Some(&*key_path) { key_at } else { cert_at };
+        context.error(at, error.to_string());
+    })
+    .ok()
 }
