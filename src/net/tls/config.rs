@@ -48,6 +48,22 @@ pub enum Roots<'a> {
     System,
     /// Those in this PEM file only.
     File(&'a Path),
+    /// Those in this PEM text only.
+    Pem(Pem<'a>),
+}
+
+/// The text of a PEM file that was read already.
+#[derive(Clone, Copy)]
+pub struct Pem<'a> {
+    /// Named in errors.
+    pub path: &'a Path,
+    pub text: &'a [u8],
+}
+
+impl fmt::Debug for Pem<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pem({})", self.path.display())
+    }
 }
 
 /// A setting that cannot work.
@@ -67,6 +83,18 @@ impl ServerSide {
         min_version: MinVersion,
         alpn: &[&str],
     ) -> Result<ServerSide, SetupError> {
+        let (chain_text, key_text) = (read(chain)?, read(key)?);
+        let chain = Pem { path: chain, text: &chain_text };
+        ServerSide::from_pem(chain, Pem { path: key, text: &key_text }, min_version, alpn)
+    }
+
+    /// As `from_files`, of texts that were read already.
+    pub fn from_pem(
+        chain: Pem<'_>,
+        key: Pem<'_>,
+        min_version: MinVersion,
+        alpn: &[&str],
+    ) -> Result<ServerSide, SetupError> {
         let certificates = certificates_in(chain)?;
         let private_key = private_key_in(key)?;
         let builder = ServerConfig::builder_with_details(provider(), Arc::new(BaseClock))
@@ -76,13 +104,13 @@ impl ServerSide {
         let mut config =
             builder.with_single_cert(certificates, private_key).map_err(|error| match error {
                 rustls::Error::InconsistentKeys(_) => SetupError::new(
-                    Some(key),
-                    format!("the key does not belong to the certificate in {}", chain.display()),
+                    Some(key.path),
+                    format!("the key does not belong to the certificate in {}", chain.path.display()),
                 ),
                 error @ rustls::Error::InvalidCertificate(_) => {
-                    SetupError::new(Some(chain), error.to_string())
+                    SetupError::new(Some(chain.path), error.to_string())
                 }
-                error => SetupError::new(Some(key), error.to_string()),
+                error => SetupError::new(Some(key.path), error.to_string()),
             })?;
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         config.ticketer = ring::Ticketer::new().map_err(|error| SetupError::new(None, error.to_string()))?;
@@ -92,12 +120,25 @@ impl ServerSide {
     }
 }
 
+impl fmt::Debug for ServerSide {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServerSide")
+    }
+}
+
+impl fmt::Debug for ClientSide {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientSide")
+    }
+}
+
 impl ClientSide {
     /// `alpn` lists the protocols to offer; empty offers no list.
     pub fn new(roots: Roots<'_>, min_version: MinVersion, alpn: &[&str]) -> Result<ClientSide, SetupError> {
         let roots = match roots {
             Roots::System => system_roots()?,
-            Roots::File(file) => roots_in(file)?,
+            Roots::File(path) => roots_in(Pem { path, text: &read(path)? })?,
+            Roots::Pem(pem) => roots_in(pem)?,
         };
         let mut config = ClientConfig::builder_with_details(provider(), Arc::new(BaseClock))
             .with_protocol_versions(versions(min_version))
@@ -162,34 +203,32 @@ fn read(file: &Path) -> Result<Vec<u8>, SetupError> {
     std::fs::read(file).map_err(|error| SetupError::new(Some(file), error.to_string()))
 }
 
-fn certificates_in(file: &Path) -> Result<Vec<CertificateDer<'static>>, SetupError> {
-    let text = read(file)?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+fn certificates_in(pem: Pem<'_>) -> Result<Vec<CertificateDer<'static>>, SetupError> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.text).collect();
     match certificates {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
         Ok(_) => Err(SetupError::new(
-            Some(file),
+            Some(pem.path),
             "no certificate in it: a PEM section BEGIN CERTIFICATE is needed",
         )),
-        Err(error) => Err(SetupError::new(Some(file), pem_error(&error))),
+        Err(error) => Err(SetupError::new(Some(pem.path), pem_error(&error))),
     }
 }
 
-fn private_key_in(file: &Path) -> Result<PrivateKeyDer<'static>, SetupError> {
-    let text = read(file)?;
-    let is_encrypted = memchr::memmem::find(&text, b"BEGIN ENCRYPTED PRIVATE KEY").is_some()
-        || memchr::memmem::find(&text, b"Proc-Type: 4,ENCRYPTED").is_some();
+fn private_key_in(pem: Pem<'_>) -> Result<PrivateKeyDer<'static>, SetupError> {
+    let is_encrypted = memchr::memmem::find(pem.text, b"BEGIN ENCRYPTED PRIVATE KEY").is_some()
+        || memchr::memmem::find(pem.text, b"Proc-Type: 4,ENCRYPTED").is_some();
     if is_encrypted {
         return Err(SetupError::new(
-            Some(file),
+            Some(pem.path),
             "the private key is encrypted: one without a passphrase is needed",
         ));
     }
-    PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
+    PrivateKeyDer::from_pem_slice(pem.text).map_err(|error| match error {
         pem::Error::NoItemsFound => {
-            SetupError::new(Some(file), "no private key in it: a PEM section BEGIN PRIVATE KEY is needed")
+            SetupError::new(Some(pem.path), "no private key in it: a PEM section BEGIN PRIVATE KEY is needed")
         }
-        error => SetupError::new(Some(file), pem_error(&error)),
+        error => SetupError::new(Some(pem.path), pem_error(&error)),
     })
 }
 
@@ -203,12 +242,12 @@ fn pem_error(error: &pem::Error) -> &'static str {
     }
 }
 
-fn roots_in(file: &Path) -> Result<RootCertStore, SetupError> {
+fn roots_in(pem: Pem<'_>) -> Result<RootCertStore, SetupError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates_in(file)? {
+    for certificate in certificates_in(pem)? {
         let added = roots.add(certificate);
         added.map_err(|error| {
-            SetupError::new(Some(file), format!("not usable as a CA certificate: {error}"))
+            SetupError::new(Some(pem.path), format!("not usable as a CA certificate: {error}"))
         })?;
     }
     Ok(roots)

@@ -25,7 +25,7 @@ mod record;
 mod session;
 mod sessions;
 
-pub use config::{ClientSide, MinVersion, Roots, ServerSide, SetupError, server_name};
+pub use config::{ClientSide, MinVersion, Pem, Roots, ServerSide, SetupError, server_name};
 pub use error::{Kind, TlsError};
 pub use record::Version;
 pub use rustls::pki_types::ServerName as PeerName;
