@@ -48,7 +48,6 @@ pub fn compile(sources: &Sources, mode: Mode, surroundings: &dyn Surroundings) -
         providers,
         keys,
         routes,
-        series: Vec::new(),
         passthroughs,
         // Control counts what it publishes: it adds the series of each worker.
         series: Vec::new(),

@@ -1,6 +1,5 @@
 //! Where clients and operators connect, and the plain sections: server, limit, timeout, relay, log.
 
-use crate::base::secret::Secret;
 use crate::control::config::compile::Context;
 use crate::control::config::problem::quoted;
 use crate::control::config::raw;
@@ -41,9 +40,9 @@ pub fn listeners(context: &mut Context<'_>) -> Vec<Listener> {
         let at = sources.main("listener").at(index);
         let tls = raw.tls.as_ref().and_then(|tls| server_tls(context, &at.key("tls"), tls));
         let Some(address) = address(context, &at.key("address"), &raw.address) else { continue };
-        if let Some(first) =
-            listeners.iter().position(|other| other.address == address && address.port() != 0)
-        {
+        let earlier = &sources.raw.listener[..index];
+        let same = |other: &raw::Listener| address.port() != 0 && other.address.parse() == Ok(address);
+        if let Some(first) = earlier.iter().position(same) {
             let message = format!("{address} is the address of listener[{first}] already");
             context.error(at.key("address"), message);
         }
