@@ -121,12 +121,19 @@ impl Http1Upstream {
     /// for the part: a long body goes in parts of some 100 KiB.
     pub async fn send(&mut self, part: SendList, deadline: &Deadline) -> Result<Sent, UpstreamError> {
         let cut_before = std::mem::replace(&mut self.request_cut, true);
-        let is_watched = part.len() > WATCHED_FROM;
-        let sent = match deadline.bound(self.send_part(part, is_watched)).await {
-            Ok(sent) => sent?,
+        let sent = if part.len() > WATCHED_FROM {
+            // Boxed: its state is large and rare, and would be part of every exchange that waits.
+            let mut sending = Box::pin(self.send_watched(part));
+            race_kept(sending.as_mut(), pin!(deadline.passed())).await
+        } else {
+            let sending = pin!(self.send_unwatched(part));
+            race_kept(sending, pin!(deadline.passed())).await
+        };
+        let sent = match sent {
+            First::One(sent) => sent?,
             // It has answered and does not take the rest: the answer counts.
-            Err(_) if self.is_answered() => Sent::Answered,
-            Err(_) => return Err(UpstreamError::Timeout(Timer::Write)),
+            First::Two(_) if self.is_answered() => Sent::Answered,
+            First::Two(_) => return Err(UpstreamError::Timeout(Timer::Write)),
         };
         self.request_cut = cut_before || sent == Sent::Answered || self.is_answered();
         Ok(sent)
@@ -147,9 +154,9 @@ impl Http1Upstream {
     pub async fn read_head(&mut self, deadline: &Deadline) -> Result<Answer, UpstreamError> {
         let taken_before = UpstreamError::HeadInvalid("the head was taken before");
         let head = self.head.as_mut().ok_or(taken_before)?;
-        match deadline.bound(head.read(&self.lease)).await {
-            Ok(read) => read?,
-            Err(_) => return Err(UpstreamError::Timeout(Timer::ResponseHead)),
+        match race_kept(pin!(head.read(&self.lease)), pin!(deadline.passed())).await {
+            First::One(read) => read?,
+            First::Two(_) => return Err(UpstreamError::Timeout(Timer::ResponseHead)),
         }
         let (answer, unread) = head.take().ok_or(taken_before)?;
         self.head = None;
@@ -229,13 +236,21 @@ impl Http1Upstream {
 }
 
 impl Http1Upstream {
-    async fn send_part(&mut self, part: SendList, is_watched: bool) -> Result<Sent, UpstreamError> {
+    async fn send_unwatched(&mut self, part: SendList) -> Result<Sent, UpstreamError> {
+        if self.lease.send(part).await.is_err() {
+            // The peer takes no more. What it said before it closed counts, if that is an answer.
+            return self.early_answer().await.map(|()| Sent::Answered);
+        }
+        Ok(Sent::Whole)
+    }
+
+    async fn send_watched(&mut self, part: SendList) -> Result<Sent, UpstreamError> {
         let Some(head) = &mut self.head else { return Ok(Sent::Answered) };
         let conn = &*self.lease;
         let mut sending = pin!(conn.send(part));
         let sent = loop {
             // An answer that succeeds early may still depend on the rest of the request: that is sent.
-            if !is_watched || head.progress() != Progress::Waiting {
+            if head.progress() != Progress::Waiting {
                 break sending.await;
             }
             match race_kept(sending.as_mut(), pin!(conn.readable())).await {
@@ -248,7 +263,7 @@ impl Http1Upstream {
             }
         };
         if sent.is_err() {
-            // The peer takes no more. What it said before it closed counts, if that is an answer.
+            // As above.
             head.read(conn).await?;
             return Ok(Sent::Answered);
         }

@@ -23,6 +23,10 @@ mod pool;
 mod proxy;
 
 #[cfg(test)]
+mod allocations;
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod stage;
 
 pub use connect::{ATTEMPTS_MAX, AVOIDED_FOR};

@@ -70,27 +70,18 @@ impl Pools {
     /// A connection to `origin` for one exchange. May be dropped while it waits.
     pub async fn checkout(&self, origin: &Arc<Origin>) -> Result<Lease, ConnectFailure> {
         let pool = self.pool(origin);
-        let (mut slot, mut idle) = match pool.take()? {
+        let (slot, idle) = match pool.take()? {
             Taken::Turn(slot, idle) => (slot, idle),
-            Taken::Wait(ticket) => wait(ticket, &pool, origin.settings.limits.queue_timeout).await?,
+            // Boxed, as below.
+            Taken::Wait(ticket) => {
+                Box::pin(wait(ticket, &pool, origin.settings.limits.queue_timeout)).await?
+            }
         };
-        // Ends: each turn closes one connection that was idle.
-        while let Some(conn) = idle {
-            if is_quiet(&conn) {
-                pool.counters.reused.add(1);
-                return Ok(Lease { conn, slot, reused: true });
-            }
-            pool.counters.stale.add(1);
-            drop(conn);
-            slot.disconnected();
-            idle = None;
-            if let Some((other_slot, conn)) = pool.take_idle() {
-                (slot, idle) = (other_slot, Some(conn));
-            }
+        match pool.lease_idle(slot, idle) {
+            Ok(lease) => Ok(lease),
+            // Boxed: it is rare, and its states would otherwise be part of every exchange that waits.
+            Err(slot) => Box::pin(open(slot, origin)).await,
         }
-        // Boxed: it is rare, and its states would otherwise be part of every exchange that waits for an
-        // answer.
-        Box::pin(open(slot, origin)).await
     }
 
     /// Closes what was idle for too long or went stale, and forgets pools without use. To be called about
@@ -255,6 +246,24 @@ impl Pool {
         state.queue.push_back(Rc::clone(&waiter));
         self.counters.waiting.add(1);
         Ok(Taken::Wait(Ticket { pool: Rc::clone(self), waiter }))
+    }
+
+    /// A lease of `idle`, or of another idle connection where that one went stale; the slot where all did.
+    fn lease_idle(self: &Rc<Pool>, mut slot: Slot, mut idle: Option<Conn>) -> Result<Lease, Slot> {
+        // Ends: each turn closes one connection that was idle.
+        while let Some(conn) = idle.take() {
+            if is_quiet(&conn) {
+                self.counters.reused.add(1);
+                return Ok(Lease { conn, slot, reused: true });
+            }
+            self.counters.stale.add(1);
+            drop(conn);
+            slot.disconnected();
+            if let Some((other_slot, conn)) = self.take_idle() {
+                (slot, idle) = (other_slot, Some(conn));
+            }
+        }
+        Err(slot)
     }
 
     fn take_idle(self: &Rc<Pool>) -> Option<(Slot, Conn)> {

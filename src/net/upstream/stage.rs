@@ -141,6 +141,11 @@ pub fn is_quiet(conn: &Conn) -> bool {
     conn.try_peek().expect("no error") == Received::Nothing
 }
 
+/// Whether no bytes have arrived; the end may have.
+pub fn is_quiet_or_ended(conn: &Conn) -> bool {
+    !matches!(conn.try_peek(), Ok(Received::Bytes(_)))
+}
+
 /// Ends when `holds` does.
 pub async fn until(holds: impl Fn() -> bool) {
     while !holds() {

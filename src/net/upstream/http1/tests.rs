@@ -1,8 +1,10 @@
 //! Exchanges with a scripted peer: what is an answer, where it ends, and whether its connection is used
 //! again.
 
+use super::super::allocations;
 use super::super::stage::{
-    Peer, hear, hear_end, join, on_each_driver, on_each_link, pause, pools, say, try_say, until,
+    Peer, hear, hear_end, join, on_each_driver, on_each_link, on_kernel_drivers, pause, pools, say, try_say,
+    until,
 };
 use super::{Http1Upstream, Piece, Sent, UpstreamError, WATCHED_FROM, kept_for};
 use crate::base::error::Timer;
@@ -592,4 +594,50 @@ fn the_peers_keep_alive_time_bounds_how_long_its_connection_is_kept() {
 
 fn chunked(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}")
+}
+
+/// Every stream that waits pays for the state of these futures, whichever it waits in.
+#[test]
+fn the_futures_of_an_exchange_stay_small() {
+    on_each_driver(async || {
+        let (peer, (pools, _)) = (Peer::listen(), pools());
+        let (mut upstream, _end) = asked(&peer, &pools, Asked::Body).await;
+        let (deadline, origin) = (patient(), peer.origin(Limits::default()));
+        let next = size_of_val(&upstream.next());
+        let read_head = size_of_val(&upstream.read_head(&deadline));
+        let send = size_of_val(&upstream.send(SendList::new(), &deadline));
+        let checkout = size_of_val(&pools.checkout(&origin));
+        for (name, size, most) in [
+            ("Http1Upstream", size_of_val(&upstream), 256),
+            ("next", next, 200),
+            ("read_head", read_head, 350),
+            ("send", send, 400),
+            ("checkout", checkout, 300),
+        ] {
+            assert!(size <= most, "{name}: {size} bytes, at most {most}");
+        }
+    });
+}
+
+#[test]
+fn an_event_is_received_without_an_allocation() {
+    on_kernel_drivers(async || {
+        let (peer, (pools, _)) = (Peer::listen(), pools());
+        let (mut upstream, end) = asked(&peer, &pools, Asked::Body).await;
+        say(&end, chunked("").as_bytes()).await;
+        drop(upstream.read_head(&patient()).await.expect("a head"));
+        let event = b"21\r\ndata: {\"choices\":[{\"index\":0}]}\n\n\r\n";
+        let mut before = 0;
+        for n in 0..200 {
+            // The first ones fill the thread's pools.
+            if n == 20 {
+                before = allocations::count();
+            }
+            say(&end, event).await;
+            let Ok(Piece::Data(slice)) = upstream.next().await else { panic!("no event") };
+            assert_eq!(slice.len(), 0x21);
+        }
+        assert!(before > 0, "nothing is counted");
+        assert_eq!(allocations::count() - before, 0, "allocations in 180 events");
+    });
 }
