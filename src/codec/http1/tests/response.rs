@@ -104,7 +104,13 @@ const FRAMING: &[FramingRow] = &[
     ("gzip before chunked", GET, "HTTP/1.1 200 OK|Transfer-Encoding: gzip, chunked||", None),
     ("identity", GET, "HTTP/1.1 200 OK|Transfer-Encoding: identity||", None),
     ("chunked twice", GET, "HTTP/1.1 200 OK|Transfer-Encoding: chunked|Transfer-Encoding: chunked||", None),
-    ("framing named as an option", GET, "HTTP/1.1 200 OK|Connection: Content-Length||", None),
+    ("length named as an option", GET, "HTTP/1.1 200 OK|Connection: Content-Length||", None),
+    (
+        "coding named as an option",
+        GET,
+        "HTTP/1.1 200 OK|Connection: Transfer-Encoding|Transfer-Encoding: chunked||",
+        Some((Chunked, true)),
+    ),
 ];
 
 #[test]
