@@ -30,7 +30,7 @@ fn request_head() -> Vec<u8> {
         .into_bytes()
 }
 
-/// What a provider behind a content network answers, some 750 bytes.
+/// What a provider behind a content network answers, some 680 bytes.
 fn response_head() -> Vec<u8> {
     "HTTP/1.1 200 OK|Date: Thu, 20 Nov 2025 10:00:00 GMT|Content-Type: text/event-stream; charset=utf-8|\
      Transfer-Encoding: chunked|Connection: keep-alive|Access-Control-Expose-Headers: X-Request-ID|\
