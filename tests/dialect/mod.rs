@@ -1,3 +1,4 @@
 //! Dialects and meter against recorded traffic.
 
 mod usage;
+mod lanes;
