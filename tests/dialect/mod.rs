@@ -2,3 +2,4 @@
 
 mod usage;
 mod lanes;
+mod writers;

@@ -11,7 +11,9 @@
 use super::lane::{Lane, LaneKind, Lanes, Part, index};
 use super::peek::{RequestFields, Streaming};
 use super::skeleton::{Kept, Reach, Texts};
+use super::stream::{Closes, Ending, Refusal, StreamState};
 use super::usage::{Caching, Member, Members};
+use super::write::{Object, event, object};
 use super::{Class, Usage, Wire};
 use crate::base::error::{Error, Kind as ErrorKind};
 use crate::base::id::RequestId;
@@ -84,16 +86,144 @@ impl Wire for Anthropic {
 
     /// `{"type":"error","error":{type,message,code},"request_id"}`; `code` is ours, the SDKs pass it on.
     fn error_body(&self, error: &Error, id: &RequestId, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"{\"type\":\"error\",\"error\":{\"type\":");
-        json::write_string(error_type(error.kind).as_bytes(), out);
-        out.extend_from_slice(b",\"message\":");
-        json::write_string(error.detail.as_bytes(), out);
-        out.extend_from_slice(b",\"code\":");
-        json::write_string(error.kind.row().code.as_bytes(), out);
-        out.extend_from_slice(b"},\"request_id\":");
-        json::write_string(id.as_bytes(), out);
-        out.push(b'}');
+        object(out, |body| error_members(error, id, body));
     }
+
+    fn stream_error(&self, error: &Error, id: &RequestId, _: &StreamState, out: &mut Vec<u8>) {
+        event(out, Some("error"), |body| error_members(error, id, body));
+    }
+
+    fn ending(&self, ending: Ending, state: &StreamState, usage: Option<&Usage>, out: &mut Vec<u8>) {
+        if !state.started {
+            message_start(&state.id, &state.model, out);
+        }
+        for index in &state.blocks {
+            typed(out, "content_block_stop", |body| {
+                body.number("index", (*index).into());
+            });
+        }
+        let reason = match ending {
+            Ending::Length => "max_tokens",
+            Ending::ContentFilter => "refusal",
+            Ending::Stop => "end_turn",
+        };
+        typed(out, "message_delta", |body| {
+            body.object("delta", |delta| {
+                delta.text("stop_reason", reason).null("stop_sequence");
+            });
+            let written = usage.and_then(Usage::output_total).unwrap_or(0);
+            body.object("usage", |members| {
+                members.number("output_tokens", written);
+            });
+        });
+        typed(out, "message_stop", |_| {});
+    }
+
+    fn delta(&self, lane: Lane, text: &[u8], state: &StreamState, out: &mut Vec<u8>) -> bool {
+        if !state.blocks.contains(&lane.item) {
+            return false;
+        }
+        let (kind, name) = match lane.kind {
+            LaneKind::Text | LaneKind::Refusal => ("text_delta", "text"),
+            LaneKind::Reasoning => ("thinking_delta", "thinking"),
+            LaneKind::ToolArguments => ("input_json_delta", "partial_json"),
+        };
+        typed(out, "content_block_delta", |body| {
+            body.number("index", lane.item.into());
+            body.object("delta", |delta| {
+                delta.text("type", kind).escaped(name, text);
+            });
+        });
+        true
+    }
+
+    fn closes(&self, event_name: Option<&[u8]>, doc: Value<'_>) -> Closes {
+        match event_type(event_name, doc) {
+            b"content_block_stop" => Closes::Item(index(doc.get("index"), 0)),
+            b"message_delta" | b"message_stop" | b"error" => Closes::All,
+            _ => Closes::Nothing,
+        }
+    }
+
+    fn observe(&self, state: &mut StreamState, event_name: Option<&[u8]>, doc: Value<'_>) {
+        let block = index(doc.get("index"), 0);
+        match event_type(event_name, doc) {
+            b"message_start" => {
+                *state = StreamState { started: true, ..StreamState::new() };
+                let string = |name| doc.path(&["message", name]).and_then(|value| value.str_raw());
+                state.named(string("id"), string("model"));
+            }
+            b"content_block_start" => state.open_block(block),
+            b"content_block_stop" => state.blocks.retain(|open| *open != block),
+            _ => {}
+        }
+    }
+
+    fn refusal(&self, refusal: &Refusal<'_>, out: &mut Vec<u8>) -> u16 {
+        object(out, |answer| {
+            answer
+                .text("id", &format!("msg_{}", refusal.id))
+                .text("type", "message")
+                .text("role", "assistant");
+            answer.text("model", refusal.model);
+            answer.list_of_one("content", |block| {
+                block.text("type", "text").text("text", refusal.text);
+            });
+            answer.text("stop_reason", "refusal").null("stop_sequence").raw("usage", NOTHING_USED);
+        });
+        200
+    }
+
+    fn refusal_stream(&self, refusal: &Refusal<'_>, out: &mut Vec<u8>) {
+        let (mut model, mut text) = (Vec::new(), Vec::new());
+        json::escape(refusal.model.as_bytes(), &mut model);
+        json::escape(refusal.text.as_bytes(), &mut text);
+        message_start(format!("msg_{}", refusal.id).as_bytes(), &model, out);
+        typed(out, "content_block_start", |body| {
+            body.number("index", 0);
+            body.object("content_block", |block| {
+                block.text("type", "text").text("text", "");
+            });
+        });
+        let mut state = StreamState { started: true, ..StreamState::new() };
+        state.open_block(0);
+        self.delta(Lane::new(0, 0, LaneKind::Text), &text, &state, out);
+        self.ending(Ending::ContentFilter, &state, None, out);
+    }
+
+    fn heartbeat(&self, out: &mut Vec<u8>) {
+        typed(out, "ping", |_| {});
+    }
+}
+
+const NOTHING_USED: &[u8] = br#"{"input_tokens":0,"output_tokens":0}"#;
+
+/// An event whose name its data repeats.
+fn typed(out: &mut Vec<u8>, name: &str, fill: impl FnOnce(&mut Object<'_>)) {
+    event(out, Some(name), |body| {
+        body.text("type", name);
+        fill(body);
+    });
+}
+
+/// The first event; id and model are escaped.
+fn message_start(id: &[u8], model: &[u8], out: &mut Vec<u8>) {
+    typed(out, "message_start", |body| {
+        body.object("message", |message| {
+            message.escaped("id", id).text("type", "message").text("role", "assistant");
+            message.escaped("model", model).raw("content", b"[]");
+            message.null("stop_reason").null("stop_sequence").raw("usage", NOTHING_USED);
+        });
+    });
+}
+
+fn error_members(error: &Error, id: &RequestId, body: &mut Object<'_>) {
+    body.text("type", "error");
+    body.object("error", |members| {
+        members.text("type", error_type(error.kind)).text("message", &error.detail);
+        members.text("code", error.kind.row().code);
+    });
+    body.text("request_id", id.as_str());
 }
 
 const MEMBERS: &Members = &[

@@ -7,8 +7,8 @@
 //! in [`Dialect::wire`].
 //!
 //! Input: the `data` of one server-sent event, or a whole body. What a client sent is checked strictly here;
-//! what an upstream sent is not, and is read as far as it can be: unknown members are passed over, null stands
-//! for absent, of a document that breaks off nothing is said.
+//! what an upstream sent is not, and is read as far as it can be: unknown members are passed over, null
+//! stands for absent, of a document that breaks off nothing is said.
 //! Errors: only requests are refused; the caller's fault.
 //! Absent: SSE framing (`codec::sse`), money, vendors that merely deviate (a quirk that changes a number is
 //! named where it is read), audio, and log probabilities, which repeat a text token by token and are no lane.
@@ -17,21 +17,27 @@
 mod anthropic;
 mod lane;
 mod openai_chat;
+mod openai_chunk;
 mod openai_completions;
 mod openai_embeddings;
 mod openai_responses;
+mod openai_responses_write;
 mod peek;
 mod skeleton;
+mod stream;
 mod usage;
+mod write;
 
 pub use lane::{Lane, LaneKind, LaneText, Lanes, Part};
 pub use peek::{MODEL_LEN_MAX, Peek, UsageInStream};
 pub use skeleton::{DOCUMENT_MAX, Hole, HoleKind, Kept, Reach, Skeleton, Texts};
+pub use stream::{Closes, Ending, Refusal, ShowUsage, StreamState, TEXTS_MAX};
 pub use usage::{Caching, Provenance, TOKENS_MAX, Usage};
 
 use crate::base::error::Error;
 use crate::base::id::RequestId;
 use crate::codec::json::{self, Value};
+use crate::codec::sse::{self, Framer};
 
 /// A wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -150,6 +156,62 @@ impl Dialect {
     pub fn error_body(self, error: &Error, id: &RequestId, out: &mut Vec<u8>) {
         self.wire().error_body(error, id, out);
     }
+
+    /// Appends the events that tell of an error in a stream that has begun, so that the SDKs raise. The
+    /// connection is closed after it. A `StreamState` that has observed nothing will do.
+    pub fn stream_error(self, error: &Error, id: &RequestId, state: &StreamState, out: &mut Vec<u8>) {
+        self.wire().stream_error(error, id, state, out);
+    }
+
+    /// Appends the events that end a stream before the provider does, so that the SDKs end normally: what is
+    /// open is closed, the reason given, the dialect's own end written.
+    ///
+    /// `usage`: what to show. None leaves it out where the client did not ask for it; Anthropic always shows a
+    /// number of tokens, 0 then. Responses repeats all texts at its end; where they were more than
+    /// [`TEXTS_MAX`], the repeats are left out. A stream whose first event was not observed has no id here.
+    pub fn ending(self, ending: Ending, state: &StreamState, usage: Option<&Usage>, out: &mut Vec<u8>) {
+        self.wire().ending(ending, state, usage, out);
+    }
+
+    /// Appends the event that carries `text` on a lane, and observes it. False, and nothing is appended,
+    /// where the lane's item is not open: held text has to be given out before what [`Dialect::closes`] it.
+    pub fn delta(self, lane: Lane, text: &str, state: &mut StreamState, out: &mut Vec<u8>) -> bool {
+        let mut escaped = Vec::with_capacity(text.len());
+        json::escape(text.as_bytes(), &mut escaped);
+        let from = out.len();
+        let written = self.wire().delta(lane, &escaped, state, out);
+        self.observe(state, &out[from..]);
+        written
+    }
+
+    /// Which lanes the event ends.
+    pub fn closes(self, event_name: Option<&[u8]>, data: &[u8]) -> Closes {
+        if is_done(data) {
+            return Closes::All;
+        }
+        json::root(data).map_or(Closes::Nothing, |doc| self.wire().closes(event_name, doc))
+    }
+
+    /// Appends a whole answer that refuses by policy; returns its HTTP status. Embeddings cannot refuse:
+    /// there it is an error.
+    pub fn refusal(self, refusal: &Refusal<'_>, out: &mut Vec<u8>) -> u16 {
+        self.wire().refusal(refusal, out)
+    }
+
+    /// Appends a whole stream that refuses by policy. Nothing for embeddings, which have no streams.
+    pub fn refusal_stream(self, refusal: &Refusal<'_>, out: &mut Vec<u8>) {
+        self.wire().refusal_stream(refusal, out);
+    }
+
+    /// Appends a sign of life that no SDK reports to its user. It may stand between events only.
+    pub fn heartbeat(self, out: &mut Vec<u8>) {
+        self.wire().heartbeat(out);
+    }
+
+    /// Learns from whole events, as the client gets them.
+    pub fn observe(self, state: &mut StreamState, events: &[u8]) {
+        self.wire().observe_all(state, events);
+    }
 }
 
 /// Whether `data` is the line that ends the streams of OpenAI's older dialects.
@@ -168,6 +230,29 @@ trait Wire: Sync {
     fn lanes(&self, event_name: Option<&[u8]>, doc: Value<'_>, out: &mut Lanes);
     fn lanes_whole(&self, doc: Value<'_>, out: &mut Lanes);
     fn error_body(&self, error: &Error, id: &RequestId, out: &mut Vec<u8>);
+    fn stream_error(&self, error: &Error, id: &RequestId, state: &StreamState, out: &mut Vec<u8>);
+    fn ending(&self, ending: Ending, state: &StreamState, usage: Option<&Usage>, out: &mut Vec<u8>);
+    /// `text` is escaped.
+    fn delta(&self, lane: Lane, text: &[u8], state: &StreamState, out: &mut Vec<u8>) -> bool;
+    fn closes(&self, event_name: Option<&[u8]>, doc: Value<'_>) -> Closes;
+    fn observe(&self, state: &mut StreamState, event_name: Option<&[u8]>, doc: Value<'_>);
+    fn refusal(&self, refusal: &Refusal<'_>, out: &mut Vec<u8>) -> u16;
+    fn refusal_stream(&self, refusal: &Refusal<'_>, out: &mut Vec<u8>);
+
+    fn observe_all(&self, state: &mut StreamState, events: &[u8]) {
+        let (mut framer, mut joined, mut rest) = (Framer::new(), Vec::new(), events);
+        while let Some(end) = framer.end_of_event(rest) {
+            let event = sse::Event::parse(&rest[..end], &mut joined);
+            if let Ok(doc) = json::root(event.data.bytes()) {
+                self.observe(state, event.name, doc);
+            }
+            rest = &rest[end..];
+        }
+    }
+
+    fn heartbeat(&self, out: &mut Vec<u8>) {
+        sse::write_comment(out, b"heartbeat");
+    }
 }
 
 #[cfg(test)]

@@ -8,13 +8,18 @@
 //! the index 0 (older vLLM) has them in one lane.
 
 use super::lane::{Lane, LaneKind, Lanes, Part, index};
-use super::openai_completions::{chunk_class, chunk_usage};
+use super::openai_chunk::{
+    Form, NOTHING_USED, chunk_class, chunk_closes, chunk_head, chunk_usage, each_unfinished, error_body,
+    finish_reason, head, observe_chunk, refusing_state, stream_error, usage_and_done, usage_members,
+};
 use super::peek::{RequestFields, Streaming};
 use super::skeleton::{Kept, Reach, Texts};
+use super::stream::{Closes, Ending, Refusal, ShowUsage, StreamState};
+use super::write::{Object, event, object};
 use super::{Class, Usage, Wire};
-use crate::base::error::{Error, Kind as ErrorKind};
+use crate::base::error::Error;
 use crate::base::id::RequestId;
-use crate::codec::json::{self, Kind, Value};
+use crate::codec::json::{Kind, Value};
 
 pub(super) struct OpenAiChat;
 
@@ -64,6 +69,94 @@ impl Wire for OpenAiChat {
 
     fn error_body(&self, error: &Error, id: &RequestId, out: &mut Vec<u8>) {
         error_body(error, id, out);
+    }
+
+    fn stream_error(&self, error: &Error, id: &RequestId, _: &StreamState, out: &mut Vec<u8>) {
+        stream_error(error, id, out);
+    }
+
+    fn ending(&self, ending: Ending, state: &StreamState, usage: Option<&Usage>, out: &mut Vec<u8>) {
+        let reason = finish_reason(ending);
+        each_unfinished(state, |index| {
+            chunk(state, index, Some(reason), out, |delta| {
+                if state.choices.is_empty() {
+                    delta.text("role", "assistant").text("content", "");
+                }
+            });
+        });
+        usage_and_done(Form::Chat, state, usage, out);
+    }
+
+    fn delta(&self, lane: Lane, text: &[u8], state: &StreamState, out: &mut Vec<u8>) -> bool {
+        let choice = state.choices.iter().find(|choice| choice.index == lane.choice);
+        if choice.is_some_and(|choice| choice.finished) {
+            return false;
+        }
+        chunk(state, lane.choice, None, out, |delta| {
+            if choice.is_none() {
+                delta.text("role", "assistant");
+            }
+            match lane.kind {
+                LaneKind::Text => delta.escaped("content", text),
+                LaneKind::Reasoning => {
+                    delta.escaped(state.reasoning_name.unwrap_or("reasoning_content"), text)
+                }
+                LaneKind::Refusal => delta.escaped("refusal", text),
+                LaneKind::ToolArguments => delta.list_of_one("tool_calls", |call| {
+                    call.number("index", lane.item.into());
+                    call.object("function", |function| {
+                        function.escaped("arguments", text);
+                    });
+                }),
+            };
+        });
+        true
+    }
+
+    fn closes(&self, event_name: Option<&[u8]>, doc: Value<'_>) -> Closes {
+        chunk_closes(event_name, doc)
+    }
+
+    fn observe(&self, state: &mut StreamState, _: Option<&[u8]>, doc: Value<'_>) {
+        observe_chunk(state, doc);
+        let choices =
+            doc.get("choices").into_iter().flat_map(|choices| choices.elements().map_while(Result::ok));
+        for delta in choices.filter_map(|choice| choice.get("delta")) {
+            for name in ["reasoning_content", "reasoning"] {
+                if state.reasoning_name.is_none()
+                    && delta.get(name).is_some_and(|text| text.kind == Kind::String)
+                {
+                    state.reasoning_name = Some(name);
+                }
+            }
+        }
+    }
+
+    fn refusal(&self, refusal: &Refusal<'_>, out: &mut Vec<u8>) -> u16 {
+        object(out, |answer| {
+            head(answer, "chatcmpl", "chat.completion", refusal);
+            answer.list_of_one("choices", |choice| {
+                choice.number("index", 0);
+                choice.object("message", |message| {
+                    message.text("role", "assistant").null("content").text("refusal", refusal.text);
+                });
+                choice.null("logprobs").text("finish_reason", "stop");
+            });
+            answer.object("usage", |usage| usage_members(&NOTHING_USED, usage));
+        });
+        200
+    }
+
+    fn refusal_stream(&self, refusal: &Refusal<'_>, out: &mut Vec<u8>) {
+        let state = refusing_state("chatcmpl", refusal);
+        chunk(&state, 0, None, out, |delta| {
+            delta.text("role", "assistant").null("content").text("refusal", "");
+        });
+        chunk(&state, 0, None, out, |delta| {
+            delta.text("refusal", refusal.text);
+        });
+        let used = (refusal.usage == ShowUsage::Asked).then_some(&NOTHING_USED);
+        self.ending(Ending::Stop, &state, used, out);
     }
 }
 
@@ -129,37 +222,22 @@ fn content_list(choice: u32, list: Value<'_>, out: &mut Lanes) {
     }
 }
 
-/// `{"error":{message,type,param,code},"request_id"}`: the SDKs choose their exception by the HTTP status and
-/// print the rest.
-pub(super) fn error_body(error: &Error, id: &RequestId, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"error\":");
-    error_object(error, out);
-    out.extend_from_slice(b",\"request_id\":");
-    json::write_string(id.as_bytes(), out);
-    out.push(b'}');
-}
-
-/// `{message,type,param,code}`.
-pub(super) fn error_object(error: &Error, out: &mut Vec<u8>) {
-    let row = error.kind.row();
-    out.extend_from_slice(b"{\"message\":");
-    json::write_string(error.detail.as_bytes(), out);
-    out.extend_from_slice(b",\"type\":");
-    json::write_string(error_type(error.kind).as_bytes(), out);
-    out.extend_from_slice(b",\"param\":");
-    match error.param {
-        Some(param) => json::write_string(param.as_bytes(), out),
-        None => out.extend_from_slice(b"null"),
-    }
-    out.extend_from_slice(b",\"code\":");
-    json::write_string(row.code.as_bytes(), out);
-    out.push(b'}');
-}
-
-fn error_type(kind: ErrorKind) -> &'static str {
-    match kind.row().status {
-        429 => "requests",
-        status if status < 500 => "invalid_request_error",
-        _ => "server_error",
-    }
+/// One chunk of one choice.
+fn chunk(
+    state: &StreamState,
+    choice: u32,
+    reason: Option<&str>,
+    out: &mut Vec<u8>,
+    fill: impl FnOnce(&mut Object<'_>),
+) {
+    event(out, None, |chunk| {
+        chunk_head(Form::Chat, state, chunk);
+        chunk.list_of_one("choices", |member| {
+            member.number("index", choice.into()).object("delta", fill).null("logprobs");
+            match reason {
+                Some(reason) => member.text("finish_reason", reason),
+                None => member.null("finish_reason"),
+            };
+        });
+    });
 }

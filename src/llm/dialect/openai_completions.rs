@@ -1,16 +1,20 @@
 //! OpenAI Completions, the older text dialect: `choices[].text`, in streams and in whole answers.
 //!
-//! Its chunks end, fail and count like those of Chat, so what both share is here: [`chunk_class`] and
-//! [`chunk_usage`].
+//! Its chunks end, fail and count like those of Chat: `openai_chunk`. Absent: log probabilities.
 
 use super::lane::{Lane, LaneKind, Lanes, Part, index};
+use super::openai_chunk::{
+    Form, NOTHING_USED, chunk_class, chunk_closes, chunk_head, chunk_usage, each_unfinished, error_body,
+    finish_reason, head, observe_chunk, refusing_state, stream_error, usage_and_done, usage_members,
+};
 use super::peek::{RequestFields, Streaming};
 use super::skeleton::{Kept, Reach, Texts};
-use super::usage::{Member, Members};
-use super::{Class, Usage, Wire, openai_chat};
+use super::stream::{Closes, Ending, Refusal, ShowUsage, StreamState};
+use super::write::{event, object};
+use super::{Class, Usage, Wire};
 use crate::base::error::Error;
 use crate::base::id::RequestId;
-use crate::codec::json::{Kind, Value};
+use crate::codec::json::{self, Value};
 
 pub(super) struct OpenAiCompletions;
 
@@ -59,55 +63,68 @@ impl Wire for OpenAiCompletions {
     }
 
     fn error_body(&self, error: &Error, id: &RequestId, out: &mut Vec<u8>) {
-        openai_chat::error_body(error, id, out);
+        error_body(error, id, out);
+    }
+
+    fn stream_error(&self, error: &Error, id: &RequestId, _: &StreamState, out: &mut Vec<u8>) {
+        stream_error(error, id, out);
+    }
+
+    fn ending(&self, ending: Ending, state: &StreamState, usage: Option<&Usage>, out: &mut Vec<u8>) {
+        each_unfinished(state, |index| chunk(state, index, b"", Some(finish_reason(ending)), out));
+        usage_and_done(Form::Completions, state, usage, out);
+    }
+
+    fn delta(&self, lane: Lane, text: &[u8], state: &StreamState, out: &mut Vec<u8>) -> bool {
+        let finished = state.choices.iter().any(|choice| choice.index == lane.choice && choice.finished);
+        if finished || lane.kind != LaneKind::Text {
+            return false;
+        }
+        chunk(state, lane.choice, text, None, out);
+        true
+    }
+
+    fn closes(&self, event_name: Option<&[u8]>, doc: Value<'_>) -> Closes {
+        chunk_closes(event_name, doc)
+    }
+
+    fn observe(&self, state: &mut StreamState, _: Option<&[u8]>, doc: Value<'_>) {
+        observe_chunk(state, doc);
+    }
+
+    /// The dialect has no field for a refusal: it is the text, with the reason `content_filter`.
+    fn refusal(&self, refusal: &Refusal<'_>, out: &mut Vec<u8>) -> u16 {
+        object(out, |answer| {
+            head(answer, "cmpl", "text_completion", refusal);
+            answer.list_of_one("choices", |choice| {
+                choice.text("text", refusal.text).number("index", 0);
+                choice.null("logprobs").text("finish_reason", "content_filter");
+            });
+            answer.object("usage", |usage| usage_members(&NOTHING_USED, usage));
+        });
+        200
+    }
+
+    fn refusal_stream(&self, refusal: &Refusal<'_>, out: &mut Vec<u8>) {
+        let state = refusing_state("cmpl", refusal);
+        let mut text = Vec::new();
+        json::escape(refusal.text.as_bytes(), &mut text);
+        chunk(&state, 0, &text, None, out);
+        let used = (refusal.usage == ShowUsage::Asked).then_some(&NOTHING_USED);
+        self.ending(Ending::ContentFilter, &state, used, out);
     }
 }
 
-/// What a chunk of Chat or Completions is.
-///
-/// A failure is an `error` member (OpenAI, Groq with `event: error`, OpenRouter) or `"object":"error"` (older
-/// vLLM).
-pub(super) fn chunk_class(event_name: Option<&[u8]>, doc: Value<'_>) -> Class {
-    let is_error = doc.get("error").is_some_and(|error| !error.is_null())
-        || doc.get("object").and_then(|object| object.str_raw()) == Some(b"error")
-        || event_name == Some(b"error");
-    if is_error {
-        return Class::Error;
-    }
-    let Some(choices) = doc.get("choices") else { return Class::Other };
-    let mut choices = choices.elements().map_while(Result::ok).peekable();
-    if choices.peek().is_none() {
-        let counts = doc.get("usage").is_some_and(|usage| usage.kind == Kind::Object);
-        return if counts { Class::Usage } else { Class::Other };
-    }
-    let finish = |choice: Value<'_>| choice.get("finish_reason").is_some_and(|reason| !reason.is_null());
-    if choices.any(finish) { Class::Finish } else { Class::Other }
-}
-
-/// Where usage stands in the older OpenAI dialects. The last three are vendors' own names for cached tokens.
-const MEMBERS: &Members = &[
-    ("prompt_tokens", None, Member::Input),
-    ("completion_tokens", None, Member::Output),
-    ("total_tokens", None, Member::Total),
-    ("prompt_tokens_details", Some("cached_tokens"), Member::CacheRead),
-    ("prompt_tokens_details", Some("cache_write_tokens"), Member::CacheWrite),
-    ("completion_tokens_details", Some("reasoning_tokens"), Member::Reasoning),
-    ("prompt_cache_hit_tokens", None, Member::CacheRead), // DeepSeek
-    ("num_cached_tokens", None, Member::CacheRead),       // Mistral, before prompt_tokens_details
-    ("cached_tokens", None, Member::CacheRead),           // Moonshot
-];
-
-/// Reads `usage`, or where a vendor puts it elsewhere, that: `x_groq.usage` (Groq, without being asked) and a
-/// choice's own `usage` (Moonshot).
-pub(super) fn chunk_usage(doc: Value<'_>, usage: &mut Usage) {
-    let is_object = |value: &Value<'_>| value.kind == Kind::Object;
-    let of_choice = || {
-        let choices = doc.get("choices")?.elements().map_while(Result::ok);
-        choices.filter_map(|choice| choice.get("usage")).find(is_object)
-    };
-    let own = doc.get("usage").filter(is_object);
-    let found = own.or_else(|| doc.path(&["x_groq", "usage"]).filter(is_object)).or_else(of_choice);
-    if let Some(object) = found {
-        usage.merge(object, MEMBERS);
-    }
+/// One chunk of one choice; `text` is escaped.
+fn chunk(state: &StreamState, choice: u32, text: &[u8], reason: Option<&str>, out: &mut Vec<u8>) {
+    event(out, None, |chunk| {
+        chunk_head(Form::Completions, state, chunk);
+        chunk.list_of_one("choices", |member| {
+            member.escaped("text", text).number("index", choice.into()).null("logprobs");
+            match reason {
+                Some(reason) => member.text("finish_reason", reason),
+                None => member.null("finish_reason"),
+            };
+        });
+    });
 }

@@ -1,11 +1,12 @@
 //! OpenAI Embeddings: no stream, no lanes, usage without output.
 
-use super::lane::Lanes;
-use super::openai_completions::{chunk_class, chunk_usage};
+use super::lane::{Lane, Lanes};
+use super::openai_chunk::{chunk_class, chunk_usage, error_body, stream_error};
 use super::peek::{RequestFields, Streaming};
 use super::skeleton::{Kept, Reach, Texts};
-use super::{Class, Usage, Wire, openai_chat};
-use crate::base::error::Error;
+use super::stream::{Closes, Ending, Refusal, StreamState};
+use super::{Class, Usage, Wire};
+use crate::base::error::{Error, Kind as ErrorKind};
 use crate::base::id::RequestId;
 use crate::codec::json::Value;
 
@@ -44,6 +45,30 @@ impl Wire for OpenAiEmbeddings {
     fn lanes_whole(&self, _: Value<'_>, _: &mut Lanes) {}
 
     fn error_body(&self, error: &Error, id: &RequestId, out: &mut Vec<u8>) {
-        openai_chat::error_body(error, id, out);
+        error_body(error, id, out);
     }
+
+    fn stream_error(&self, error: &Error, id: &RequestId, _: &StreamState, out: &mut Vec<u8>) {
+        stream_error(error, id, out);
+    }
+
+    fn ending(&self, _: Ending, _: &StreamState, _: Option<&Usage>, _: &mut Vec<u8>) {}
+
+    fn delta(&self, _: Lane, _: &[u8], _: &StreamState, _: &mut Vec<u8>) -> bool {
+        false
+    }
+
+    fn closes(&self, _: Option<&[u8]>, _: Value<'_>) -> Closes {
+        Closes::Nothing
+    }
+
+    fn observe(&self, _: &mut StreamState, _: Option<&[u8]>, _: Value<'_>) {}
+
+    fn refusal(&self, refusal: &Refusal<'_>, out: &mut Vec<u8>) -> u16 {
+        let error = Error::new(ErrorKind::Refused, refusal.text.to_string());
+        error_body(&error, refusal.id, out);
+        error.kind.row().status
+    }
+
+    fn refusal_stream(&self, _: &Refusal<'_>, _: &mut Vec<u8>) {}
 }

@@ -10,10 +10,12 @@
 //! Absent: audio, what tools that the provider runs give back, partial images.
 
 use super::lane::{Lane, LaneKind, Lanes, Part, index};
+use super::openai_chunk::error_body;
 use super::peek::{RequestFields, Streaming};
 use super::skeleton::{Kept, Reach, Texts};
+use super::stream::{Closes, Ending, Refusal, StreamState};
 use super::usage::{Member, Members};
-use super::{Class, Usage, Wire, openai_chat};
+use super::{Class, Usage, Wire, openai_responses_write as write};
 use crate::base::error::Error;
 use crate::base::id::RequestId;
 use crate::codec::json::{Kind, Value};
@@ -21,7 +23,7 @@ use crate::codec::json::{Kind, Value};
 pub(super) struct OpenAiResponses;
 
 /// Added to the index of a reasoning item's content part: its summary parts are counted from 0, too.
-const REASONING_CONTENT: u32 = 1 << 31;
+pub(super) const REASONING_CONTENT: u32 = 1 << 31;
 
 impl Wire for OpenAiResponses {
     fn name(&self) -> &'static str {
@@ -119,7 +121,44 @@ impl Wire for OpenAiResponses {
     }
 
     fn error_body(&self, error: &Error, id: &RequestId, out: &mut Vec<u8>) {
-        openai_chat::error_body(error, id, out);
+        error_body(error, id, out);
+    }
+
+    fn stream_error(&self, error: &Error, id: &RequestId, state: &StreamState, out: &mut Vec<u8>) {
+        write::stream_error(error, id, state, out);
+    }
+
+    fn ending(&self, ending: Ending, state: &StreamState, usage: Option<&Usage>, out: &mut Vec<u8>) {
+        write::ending(ending, state, usage, out);
+    }
+
+    fn delta(&self, lane: Lane, text: &[u8], state: &StreamState, out: &mut Vec<u8>) -> bool {
+        write::delta(lane, text, state, out)
+    }
+
+    fn closes(&self, event_name: Option<&[u8]>, doc: Value<'_>) -> Closes {
+        if matches!(self.class(event_name, doc), Class::End | Class::Error) {
+            return Closes::All;
+        }
+        match event_type(event_name, doc).ends_with(b".done") {
+            true => Closes::Item(index(doc.get("output_index"), 0)),
+            false => Closes::Nothing,
+        }
+    }
+
+    fn observe(&self, state: &mut StreamState, event_name: Option<&[u8]>, doc: Value<'_>) {
+        let mut lanes = Lanes::new();
+        self.lanes(event_name, doc, &mut lanes);
+        write::observe(state, event_name, doc, &lanes);
+    }
+
+    fn refusal(&self, refusal: &Refusal<'_>, out: &mut Vec<u8>) -> u16 {
+        write::refusal(refusal, out);
+        200
+    }
+
+    fn refusal_stream(&self, refusal: &Refusal<'_>, out: &mut Vec<u8>) {
+        write::refusal_stream(self, refusal, out);
     }
 }
 
@@ -133,7 +172,7 @@ const MEMBERS: &Members = &[
 ];
 
 /// The event's type: the data's own, else its SSE name; empty where both are missing.
-fn event_type<'a>(event_name: Option<&'a [u8]>, doc: Value<'a>) -> &'a [u8] {
+pub(super) fn event_type<'a>(event_name: Option<&'a [u8]>, doc: Value<'a>) -> &'a [u8] {
     doc.get("type").and_then(|kind| kind.str_raw()).or(event_name).unwrap_or_default()
 }
 

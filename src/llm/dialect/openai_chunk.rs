@@ -1,0 +1,211 @@
+//! What the older OpenAI dialects share (Chat, Completions, Embeddings): how a chunk ends, fails and counts,
+//! and how an error is written. Responses writes its errors likewise.
+
+use super::lane::index;
+use super::stream::{Closes, Ending, Refusal, StreamState};
+use super::usage::{Caching, Member, Members, Provenance};
+use super::write::{Object, event, object};
+use super::{Class, Usage};
+use crate::base::error::{Error, Kind as ErrorKind};
+use crate::base::id::RequestId;
+use crate::codec::json::{Kind, Value};
+use crate::codec::sse;
+
+/// What a chunk of Chat or Completions is.
+///
+/// A failure is an `error` member (OpenAI, Groq with `event: error`, OpenRouter) or `"object":"error"` (older
+/// vLLM).
+pub(super) fn chunk_class(event_name: Option<&[u8]>, doc: Value<'_>) -> Class {
+    let is_error = doc.get("error").is_some_and(|error| !error.is_null())
+        || doc.get("object").and_then(|object| object.str_raw()) == Some(b"error")
+        || event_name == Some(b"error");
+    if is_error {
+        return Class::Error;
+    }
+    let Some(choices) = doc.get("choices") else { return Class::Other };
+    let mut choices = choices.elements().map_while(Result::ok).peekable();
+    if choices.peek().is_none() {
+        let counts = doc.get("usage").is_some_and(|usage| usage.kind == Kind::Object);
+        return if counts { Class::Usage } else { Class::Other };
+    }
+    let finish = |choice: Value<'_>| choice.get("finish_reason").is_some_and(|reason| !reason.is_null());
+    if choices.any(finish) { Class::Finish } else { Class::Other }
+}
+
+/// Where usage stands in the older OpenAI dialects. The last three are vendors' own names for cached tokens.
+const MEMBERS: &Members = &[
+    ("prompt_tokens", None, Member::Input),
+    ("completion_tokens", None, Member::Output),
+    ("total_tokens", None, Member::Total),
+    ("prompt_tokens_details", Some("cached_tokens"), Member::CacheRead),
+    ("prompt_tokens_details", Some("cache_write_tokens"), Member::CacheWrite),
+    ("completion_tokens_details", Some("reasoning_tokens"), Member::Reasoning),
+    ("prompt_cache_hit_tokens", None, Member::CacheRead), // DeepSeek
+    ("num_cached_tokens", None, Member::CacheRead),       // Mistral, before prompt_tokens_details
+    ("cached_tokens", None, Member::CacheRead),           // Moonshot
+];
+
+/// Reads `usage`, or where a vendor puts it elsewhere, that: `x_groq.usage` (Groq, without being asked) and a
+/// choice's own `usage` (Moonshot).
+pub(super) fn chunk_usage(doc: Value<'_>, usage: &mut Usage) {
+    let is_object = |value: &Value<'_>| value.kind == Kind::Object;
+    let of_choice = || {
+        let choices = doc.get("choices")?.elements().map_while(Result::ok);
+        choices.filter_map(|choice| choice.get("usage")).find(is_object)
+    };
+    let own = doc.get("usage").filter(is_object);
+    let found = own.or_else(|| doc.path(&["x_groq", "usage"]).filter(is_object)).or_else(of_choice);
+    if let Some(object) = found {
+        usage.merge(object, MEMBERS);
+    }
+}
+
+/// The choices that a chunk finishes.
+pub(super) fn chunk_closes(event_name: Option<&[u8]>, doc: Value<'_>) -> Closes {
+    match chunk_class(event_name, doc) {
+        Class::Error => Closes::All,
+        Class::Finish => Closes::Choices(
+            choices(doc).filter(|(_, finished)| *finished).map(|(choice, _)| choice).collect(),
+        ),
+        _ => Closes::Nothing,
+    }
+}
+
+pub(super) fn observe_chunk(state: &mut StreamState, doc: Value<'_>) {
+    let string = |name| doc.get(name).and_then(|value| value.str_raw());
+    state.named(string("id"), string("model"));
+    if state.created_s == 0 {
+        state.created_s = doc.get("created").and_then(|created| created.as_u64()).unwrap_or_default();
+    }
+    choices(doc).for_each(|(choice, finished)| state.choice(choice, finished));
+}
+
+/// Index of each choice and whether it is finished.
+fn choices(doc: Value<'_>) -> impl Iterator<Item = (u32, bool)> {
+    let list = doc.get("choices").into_iter().flat_map(|choices| choices.elements().map_while(Result::ok));
+    list.enumerate().map(|(at, choice)| {
+        let finished = choice.get("finish_reason").is_some_and(|reason| !reason.is_null());
+        (index(choice.get("index"), at), finished)
+    })
+}
+
+/// Which dialect a chunk is of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Chat,
+    Completions,
+}
+
+/// What an answer used that no provider gave.
+pub(super) const NOTHING_USED: Usage = Usage {
+    input: Some(0),
+    output: Some(0),
+    cache_read: None,
+    cache_write: None,
+    reasoning: None,
+    total_reported: None,
+    caching: Caching::Inside,
+    provenance: Provenance::Counted,
+    flawed: false,
+};
+
+pub(super) fn finish_reason(ending: Ending) -> &'static str {
+    match ending {
+        Ending::Length => "length",
+        Ending::ContentFilter => "content_filter",
+        Ending::Stop => "stop",
+    }
+}
+
+/// Calls `write` with each choice that has begun and not finished; where none has begun, with the first.
+pub(super) fn each_unfinished(state: &StreamState, mut write: impl FnMut(u32)) {
+    if state.choices.is_empty() {
+        return write(0);
+    }
+    state.choices.iter().filter(|choice| !choice.finished).for_each(|choice| write(choice.index));
+}
+
+/// The members that all chunks of a stream have alike.
+pub(super) fn chunk_head(form: Form, state: &StreamState, chunk: &mut Object<'_>) {
+    let object = match form {
+        Form::Chat => "chat.completion.chunk",
+        Form::Completions => "text_completion",
+    };
+    chunk.escaped("id", &state.id).text("object", object);
+    chunk.number("created", state.created_s).escaped("model", &state.model);
+}
+
+/// The end of a stream: the usage chunk if there is something to show, and `[DONE]`.
+pub(super) fn usage_and_done(form: Form, state: &StreamState, usage: Option<&Usage>, out: &mut Vec<u8>) {
+    if let Some(usage) = usage {
+        event(out, None, |chunk| {
+            chunk_head(form, state, chunk);
+            chunk.raw("choices", b"[]").object("usage", |members| usage_members(usage, members));
+        });
+    }
+    sse::write_event(out, None, b"[DONE]");
+}
+
+pub(super) fn usage_members(usage: &Usage, members: &mut Object<'_>) {
+    let (input, output) = (usage.input_total().unwrap_or(0), usage.output_total().unwrap_or(0));
+    members.number("prompt_tokens", input).number("completion_tokens", output);
+    members.number("total_tokens", input.saturating_add(output));
+    if let Some(cached) = usage.cache_read {
+        members.object("prompt_tokens_details", |details| {
+            details.number("cached_tokens", cached);
+        });
+    }
+    if let Some(reasoning) = usage.reasoning {
+        members.object("completion_tokens_details", |details| {
+            details.number("reasoning_tokens", reasoning);
+        });
+    }
+}
+
+/// The first members of a whole answer.
+pub(super) fn head(answer: &mut Object<'_>, prefix: &str, object: &str, refusal: &Refusal<'_>) {
+    answer.text("id", &format!("{prefix}-{}", refusal.id)).text("object", object);
+    answer.number("created", refusal.created_s).text("model", refusal.model);
+}
+
+/// The state of a stream in which the gateway alone speaks, to the first choice.
+pub(super) fn refusing_state(prefix: &str, refusal: &Refusal<'_>) -> StreamState {
+    let mut state = StreamState { created_s: refusal.created_s, ..StreamState::new() };
+    let mut model = Vec::new();
+    crate::codec::json::escape(refusal.model.as_bytes(), &mut model);
+    state.named(Some(format!("{prefix}-{}", refusal.id).as_bytes()), Some(&model));
+    state.choice(0, false);
+    state
+}
+
+/// `{"error":{message,type,param,code},"request_id"}`: the SDKs choose their exception by the HTTP status and
+/// print the rest.
+pub(super) fn error_body(error: &Error, id: &RequestId, out: &mut Vec<u8>) {
+    object(out, |body| error_members(error, id, body));
+}
+
+/// A chunk with an `error` member, without `[DONE]`: at it the SDKs raise.
+pub(super) fn stream_error(error: &Error, id: &RequestId, out: &mut Vec<u8>) {
+    event(out, None, |chunk| error_members(error, id, chunk));
+}
+
+fn error_members(error: &Error, id: &RequestId, body: &mut Object<'_>) {
+    body.object("error", |members| error_object(error, members)).text("request_id", id.as_str());
+}
+
+pub(super) fn error_object(error: &Error, members: &mut Object<'_>) {
+    members.text("message", &error.detail).text("type", error_type(error.kind));
+    match error.param {
+        Some(param) => members.text("param", param),
+        None => members.null("param"),
+    };
+    members.text("code", error.kind.row().code);
+}
+
+fn error_type(kind: ErrorKind) -> &'static str {
+    match kind.row().status {
+        429 => "requests",
+        status if status < 500 => "invalid_request_error",
+        _ => "server_error",
+    }
+}
