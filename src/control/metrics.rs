@@ -40,13 +40,16 @@ struct Page {
 type Read = fn(&Counters) -> &Counter;
 type ReadSet = fn(&Set) -> &Counter;
 
-const WORKER_COUNTERS: [(&str, &str, &str, Read); 18] = [
+const WORKER_COUNTERS: [(&str, &str, &str, Read); 19] = [
     ("tollgate_requests_total", "counter", "Requests that have ended.", |c| &c.requests),
     ("tollgate_requests_active", "gauge", "Requests that run.", |c| &c.requests_active),
     ("tollgate_connections_total", "counter", "Connections accepted.", |c| &c.connections_total),
     ("tollgate_connections_open", "gauge", "Client connections that are open.", |c| &c.connections_open),
     ("tollgate_heads_refused_total", "counter", "Request heads that broke the grammar.", |c| {
         &c.heads_refused
+    }),
+    ("tollgate_tls_handshakes_failed_total", "counter", "TLS handshakes of clients that failed.", |c| {
+        &c.handshakes_failed
     }),
     ("tollgate_accepts_paused_total", "counter", "Times that connections_max was reached.", |c| {
         &c.accepts_paused

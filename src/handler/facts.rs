@@ -26,6 +26,8 @@ pub struct Counters {
     pub connections_total: Counter,
     /// Heads that broke the grammar.
     pub heads_refused: Counter,
+    /// TLS handshakes that failed or took too long.
+    pub handshakes_failed: Counter,
     pub accepts_paused: Counter,
     pub accepts_failed: Counter,
     pub panics: Counter,

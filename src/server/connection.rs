@@ -44,6 +44,13 @@ pub async fn serve(worker: &Worker, conn: Conn, peer: SocketAddr) {
     }
 }
 
+/// Answers a client that speaks plain HTTP to a TLS port.
+pub async fn refuse_plain(worker: &Worker, conn: Conn, peer: SocketAddr) {
+    let downstream = Downstream::new(conn, peer, bounds(&worker.snapshot()), None);
+    let what = "this port speaks TLS: use https";
+    refuse(worker, downstream, Refusal { status: 400, what }).await;
+}
+
 /// Answers a head that breaks a rule, in the plainest form: the dialect is not known yet.
 async fn refuse(worker: &Worker, downstream: Downstream, refusal: Refusal) {
     worker.facts.counters().heads_refused.add(1);

@@ -6,13 +6,17 @@
 
 use crate::handler::worker::Worker;
 use crate::net::conn::Conn;
+use crate::net::deadline::Deadline;
 use crate::net::listener::{Accepted, Listener};
 use crate::net::page;
 use crate::net::race::{First, race};
 use crate::net::runtime;
 use crate::net::signal::Signal;
+use crate::net::stream::Stream;
+use crate::net::tls::{self, AcceptError, ServerSide};
 use crate::server::{Shared, connection};
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Acquire;
@@ -21,8 +25,8 @@ use std::time::Duration;
 /// Runs until the worker has drained.
 pub async fn run(worker: Rc<Worker>, listeners: Vec<Listener>) {
     let open = Rc::new(Open::default());
-    for listener in listeners {
-        runtime::spawn(accept(Rc::clone(&worker), listener, Rc::clone(&open)));
+    for (at, listener) in listeners.into_iter().enumerate() {
+        runtime::spawn(accept(Rc::clone(&worker), listener, at, Rc::clone(&open)));
     }
     worker.drain.raised().await;
     worker.pools.drain();
@@ -50,7 +54,8 @@ impl Drop for Counted {
     }
 }
 
-async fn accept(worker: Rc<Worker>, listener: Listener, open: Rc<Open>) {
+/// Accepts on one listener; `at` is its place in the snapshot.
+async fn accept(worker: Rc<Worker>, listener: Listener, at: usize, open: Rc<Open>) {
     loop {
         let connections_max = worker.snapshot().limits.connections_max;
         if open.connections.get() >= connections_max {
@@ -61,7 +66,7 @@ async fn accept(worker: Rc<Worker>, listener: Listener, open: Rc<Open>) {
         }
         match race(listener.accept(), worker.drain.raised()).await {
             First::Two(()) => return,
-            First::One(Ok(accepted)) => start(&worker, accepted, &open),
+            First::One(Ok(accepted)) => start(&worker, accepted, at, &open),
             First::One(Err(_)) => {
                 // No descriptor or no memory left: what is open goes on, and one of it will end.
                 worker.facts.counters().accepts_failed.add(1);
@@ -71,17 +76,42 @@ async fn accept(worker: Rc<Worker>, listener: Listener, open: Rc<Open>) {
     }
 }
 
-fn start(worker: &Rc<Worker>, accepted: Accepted, open: &Rc<Open>) {
+fn start(worker: &Rc<Worker>, accepted: Accepted, at: usize, open: &Rc<Open>) {
     open.connections.set(open.connections.get() + 1);
+    let counters = worker.facts.counters();
+    counters.connections_open.add(1);
+    counters.connections_total.add(1);
     let counted = Counted(Rc::clone(open), Rc::clone(worker));
     let worker = Rc::clone(worker);
     runtime::spawn(async move {
         let _counted = counted;
         let Accepted { stream, peer } = accepted;
-        worker.facts.counters().connections_open.add(1);
-        worker.facts.counters().connections_total.add(1);
-        connection::serve(&worker, Conn::Plain(stream), peer).await;
+        let snapshot = worker.snapshot();
+        let side = snapshot.listeners.get(at).and_then(|listener| listener.tls.clone());
+        let timeout = snapshot.timeouts.tls_handshake;
+        drop(snapshot);
+        match side {
+            None => connection::serve(&worker, Conn::Plain(stream), peer).await,
+            Some(side) => serve_tls(&worker, stream, &side, timeout, peer).await,
+        }
     });
+}
+
+/// Makes the handshake, then serves. A client that speaks HTTP to a TLS port is told so.
+async fn serve_tls(worker: &Worker, stream: Stream, side: &ServerSide, timeout: Duration, peer: SocketAddr) {
+    // Boxed: its states are gone when the connection begins, and would otherwise be part of every connection.
+    let accepted = Box::pin(async move {
+        let timer = Deadline::unset();
+        if !timeout.is_zero() {
+            timer.set(timeout);
+        }
+        timer.bound(tls::accept(stream, side)).await
+    });
+    match accepted.await {
+        Ok(Ok(conn)) => connection::serve(worker, conn, peer).await,
+        Ok(Err(AcceptError::PlainHttp(conn))) => connection::refuse_plain(worker, conn, peer).await,
+        Ok(Err(AcceptError::Failed(_))) | Err(_) => worker.facts.counters().handshakes_failed.add(1),
+    }
 }
 
 /// Follows what control says: new generations, the drain.
