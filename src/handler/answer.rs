@@ -3,7 +3,7 @@
 //! An event stream is relayed by events, everything else as bytes. With event stages a whole answer is collected and looked at as one
 //! event before its head goes out, since its length may change.
 
-use crate::base::clock::Instant;
+use crate::base::clock::{self, Instant};
 use crate::codec::http1::ResponseFraming;
 use crate::handler::attempt::{Answered, Attempted};
 use crate::handler::fields::answer_field_goes_on;
@@ -11,13 +11,17 @@ use crate::handler::llm::{After, Call, Stop};
 use crate::handler::relay::{Body, Events, Limits, Relay};
 use crate::handler::reply::REQUEST_ID;
 use crate::handler::sink::{BodyLen, Sink};
+use crate::handler::source::{Next, Source, SourceError};
+use crate::handler::stages::StageRunner;
 use crate::handler::tap::Tap;
 use crate::llm::dialect::Dialect;
+use crate::net::deadline::Deadline;
+use crate::net::race::{First, race_kept};
 use crate::net::upstream::Answer;
 use crate::policy::auth::Key;
 use crate::policy::exchange::Ended;
 use crate::usage::meter::{Known, Shape};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 /// What is known of an answer before it comes.
@@ -27,6 +31,8 @@ pub struct Expected {
     pub dialect: Option<Dialect>,
     /// The usage chunk was asked for by us and is hidden from the client.
     pub hide_usage: bool,
+    /// The client asked for usage in the stream, or the dialect always gives it.
+    pub usage_asked: bool,
     /// Most tokens that the request allows.
     pub output_max: Option<u64>,
 }
@@ -43,7 +49,23 @@ pub async fn relay(
     let Attempted { head, mut source, idle_timeout, total_timeout } = attempted;
     let limits = limits(call, key, idle_timeout, total_timeout);
     let (body, mut tap) = kind_of(&head, expected, call);
-    commit(call, sink, head);
+    let body = match body {
+        Kind::Events(events) => Body::Events(events),
+        Kind::Bytes => Body::Bytes,
+        Kind::Staged(mut stages) => {
+            let whole =
+                collect(&mut source, &mut tap, call.snapshot.limits.body_bytes_max, &limits, watch).await?;
+            let edited = stages.whole(&whole).unwrap_or(whole);
+            commit(call, sink, head, Some(edited.len() as u64));
+            sink.copy(&edited);
+            sink.end().await?;
+            call.exchange.usage = tap.usage();
+            call.exchange.bytes_out = sink.body_bytes();
+            source.release();
+            return Ok(after(sink, Ended::Whole));
+        }
+    };
+    commit(call, sink, head, None);
     let relay =
         Relay { exchange: &mut call.exchange, source: &mut source, sink, tap: &mut tap, body, limits };
     let ended = relay.run(watch).await;
@@ -56,6 +78,39 @@ pub async fn relay(
     Ok(after(sink, ended))
 }
 
+/// A whole answer that stages look at before its head goes out, since they may change its length.
+async fn collect(
+    source: &mut Source,
+    tap: &mut Tap,
+    bytes_max: usize,
+    limits: &Limits,
+    mut watch: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Vec<u8>, Stop> {
+    let mut whole = Vec::new();
+    let timer = Deadline::unset();
+    loop {
+        timer.set_at((clock::now() + limits.idle_timeout).min(limits.total_deadline));
+        let next = match race_kept(pin!(timer.bound(source.next())), watch.as_mut()).await {
+            First::Two(()) => return Err(Stop::ClientLeft),
+            First::One(Err(_)) => Err(SourceError::IdleTimeout),
+            First::One(Ok(next)) => next,
+        };
+        match next.map_err(|error| Stop::Error(error.for_client()))? {
+            Next::End => break,
+            Next::Data(slice) if whole.len() + slice.len() > bytes_max => {
+                drop(slice);
+                return Err(Stop::Error(SourceError::EventTooLarge.for_client()));
+            }
+            Next::Data(slice) => {
+                tap.piece(&slice);
+                whole.extend_from_slice(&slice);
+            }
+        }
+    }
+    tap.end();
+    Ok(whole)
+}
+
 /// What becomes of the client's connection after an answer.
 pub fn after(sink: &Sink<'_>, ended: Ended) -> After {
     match ended {
@@ -66,7 +121,8 @@ pub fn after(sink: &Sink<'_>, ended: Ended) -> After {
 }
 
 /// The commit point: from here on the client has a status, and no other attempt can replace this one.
-pub fn commit(call: &mut Call<'_>, sink: &mut Sink<'_>, head: Answered) {
+/// `len` where the body that goes out is not the one that came.
+pub fn commit(call: &mut Call<'_>, sink: &mut Sink<'_>, head: Answered, len: Option<u64>) {
     call.exchange.status = head.status();
     let id = call.exchange.id;
     let ours: [(&[u8], &[u8]); 2] = [(TOLLGATE_ID, id.as_bytes()), (REQUEST_ID, id.as_bytes())];
@@ -77,34 +133,50 @@ pub fn commit(call: &mut Call<'_>, sink: &mut Sink<'_>, head: Answered) {
             let ours = ours.iter().copied().take(if has_id { 1 } else { 2 });
             let reason = answer.reason.start as usize..answer.reason.end as usize;
             let reason = answer.bytes.get(reason).unwrap_or_default();
-            sink.head(answer.status, reason, theirs.chain(ours), len_of(answer));
+            let len = len.map_or_else(|| len_of(answer), BodyLen::Known);
+            sink.head(answer.status, reason, theirs.chain(ours), len);
         }
         Answered::Mock(answer) => {
             let fields: [(&[u8], &[u8]); 1] = [(b"content-type", answer.content_type.as_bytes())];
-            let len = answer.len.map_or(BodyLen::Open, BodyLen::Known);
+            let len = len.or(answer.len).map_or(BodyLen::Open, BodyLen::Known);
             sink.head(answer.status, b"OK", fields.into_iter().chain(ours), len);
         }
     }
 }
 
-/// Events or bytes, and the tap that reads them.
-fn kind_of(head: &Answered, expected: Expected, call: &Call<'_>) -> (Body, Tap) {
+/// What an answer is to the gateway.
+enum Kind {
+    Events(Events),
+    Bytes,
+    /// One event with all the text, looked at by stages.
+    Staged(Box<StageRunner>),
+}
+
+/// What the answer is, and the tap that reads it.
+fn kind_of(head: &Answered, expected: Expected, call: &Call<'_>) -> (Kind, Tap) {
     let (content_type, coding) = match head {
         Answered::Upstream(answer) => (answer.field("content-type"), answer.field("content-encoding")),
         Answered::Mock(answer) => (Some(answer.content_type.as_bytes()), None),
     };
     let Some(dialect) = expected.dialect.filter(|_| (200..300).contains(&head.status())) else {
-        return (Body::Bytes, Tap::closed());
+        return (Kind::Bytes, Tap::closed());
     };
     let is_stream = content_type.is_some_and(is_event_stream);
     let shape = if is_stream { Shape::Stream } else { Shape::Whole };
     let known = Known { request_bytes: call.exchange.bytes_in, output_max: expected.output_max };
     let is_plain = coding.is_none_or(|coding| coding.eq_ignore_ascii_case(b"identity"));
     let tap = Tap::metering(dialect, shape, is_plain, known);
-    match is_stream && is_plain {
-        true => (Body::Events(Events::new(dialect, expected.hide_usage, None)), tap),
-        false => (Body::Bytes, tap),
+    if !is_plain {
+        return (Kind::Bytes, tap);
     }
+    let stages = call.snapshot.stages.event.iter().filter_map(|stage| stage.make(&call.exchange)).collect();
+    let stages = StageRunner::new(dialect, stages);
+    let kind = match (is_stream, stages) {
+        (true, stages) => Kind::Events(Events::new(dialect, expected, stages)),
+        (false, Some(stages)) => Kind::Staged(stages),
+        (false, None) => Kind::Bytes,
+    };
+    (kind, tap)
 }
 
 fn limits(call: &Call<'_>, key: &Key, idle_timeout: Duration, total_timeout: Duration) -> Limits {

@@ -19,7 +19,7 @@ use crate::llm::dialect::Dialect;
 use crate::net::downstream::Downstream;
 use crate::policy::auth::Key;
 use crate::policy::exchange::{Ended, Exchange, Step};
-use crate::policy::stage::{RequestStage, Verdict};
+use crate::policy::stage::Verdict;
 use std::pin::pin;
 
 /// What becomes of the connection.
@@ -61,7 +61,6 @@ pub struct Call<'a> {
     pub snapshot: &'a Snapshot,
     pub head: RequestHead,
     pub exchange: Exchange,
-    pub stages: &'a [Box<dyn RequestStage>],
 }
 
 /// Serves one request. `may_follow`: the connection may carry another one.
@@ -73,9 +72,8 @@ pub async fn serve(
 ) -> After {
     head.keep_alive &= may_follow;
     let snapshot = worker.snapshot();
-    let stages: &[Box<dyn RequestStage>] = &[];
     let exchange = Exchange::begin(clock::now());
-    let mut call = Call { worker, snapshot: &snapshot, head: *head, exchange, stages };
+    let mut call = Call { worker, snapshot: &snapshot, head: *head, exchange };
     worker.facts.begin();
     let after = match answer(&mut call, downstream).await {
         Ok(after) => after,
@@ -135,6 +133,7 @@ async fn ask(
     let expected = answer::Expected {
         dialect: Some(surface.dialect()),
         hide_usage: asked.hide_usage,
+        usage_asked: !asked.hide_usage,
         output_max: asked.peek.output_max,
     };
     answer::relay(call, &mut sink, key, expected, attempted, watch).await
@@ -142,7 +141,7 @@ async fn ask(
 
 /// Asks the request stages, in order. An answer of theirs is sent here.
 async fn decide(call: &mut Call<'_>, downstream: &mut Downstream) -> Result<Option<After>, Stop> {
-    for stage in call.stages {
+    for stage in &call.snapshot.stages.request {
         match stage.decide(&mut call.exchange).await {
             Verdict::Pass => {}
             Verdict::Refuse(error) => return Err(error.into()),

@@ -12,12 +12,13 @@
 //! Limits: `Limits`. Cancel: dropping the future drops source and sink; the exchange is finished by the caller.
 
 use crate::base::clock::{self, Instant};
-use crate::codec::sse::{self, Framer};
+use crate::codec::sse::Framer;
+use crate::handler::answer::Expected;
 use crate::handler::sink::{Gone, Sink};
 use crate::handler::source::{Next, Source, SourceError};
 use crate::handler::stages::{StageRunner, Staged};
 use crate::handler::tap::Tap;
-use crate::llm::dialect::Dialect;
+use crate::llm::dialect::{Dialect, StreamState};
 use crate::net::deadline::Deadline;
 use crate::net::page::Slice;
 use crate::policy::auth::{DrainCap, OnDisconnect};
@@ -60,13 +61,23 @@ pub struct Events {
     in_pieces: bool,
     /// The usage chunk was asked for by the gateway and is hidden from the client.
     hide_usage: bool,
+    /// The client asked for usage: an early ending gives it.
+    usage_asked: bool,
     stages: Option<Box<StageRunner>>,
 }
 
 impl Events {
     /// An event stream that begins.
-    pub fn new(dialect: Dialect, hide_usage: bool, stages: Option<Box<StageRunner>>) -> Events {
-        Events { dialect, framer: Framer::new(), carry: Vec::new(), in_pieces: false, hide_usage, stages }
+    pub fn new(dialect: Dialect, expected: Expected, stages: Option<Box<StageRunner>>) -> Events {
+        Events {
+            dialect,
+            framer: Framer::new(),
+            carry: Vec::new(),
+            in_pieces: false,
+            hide_usage: expected.hide_usage,
+            usage_asked: expected.usage_asked,
+            stages,
+        }
     }
 }
 
@@ -275,9 +286,9 @@ impl Relay<'_, '_> {
         if let Body::Events(events) = &self.body
             && !events.in_pieces
         {
-            let (mut body, mut out) = (Vec::new(), Vec::new());
-            events.dialect.error_body(&error.for_client(), &self.exchange.id, &mut body);
-            sse::write_event(&mut out, Some("error"), &body);
+            let mut out = Vec::new();
+            let state = StreamState::new();
+            events.dialect.stream_error(&error.for_client(), &self.exchange.id, &state, &mut out);
             self.sink.copy(&out);
             // It breaks off in any case; that it may be gone already changes nothing.
             let _ = self.sink.flush().await;
@@ -349,7 +360,7 @@ impl Relay<'_, '_> {
         }
         // Between events only: a heartbeat within one would become part of it.
         if now >= due.heartbeat && !events.in_pieces {
-            sse::write_comment(&mut out, b"heartbeat");
+            events.dialect.heartbeat(&mut out);
         }
         self.sink.copy(&out);
         Progress::GoOn
@@ -389,11 +400,15 @@ fn look(events: &mut Events, tap: &mut Tap, sink: &mut Sink<'_>, event: &[u8]) -
     let Some(stages) = &mut events.stages else { return Look::Pass };
     let mut out = Vec::new();
     let staged = stages.event(event, &mut out);
+    if let Staged::Ended(ending) = staged {
+        let usage = events.usage_asked.then(|| tap.usage());
+        stages.write_ending(ending, usage.as_ref(), &mut out);
+    }
     sink.copy(&out);
     match staged {
         Staged::Pass => Look::Pass,
         Staged::Replaced => Look::Gone,
-        Staged::Ended => Look::End,
+        Staged::Ended(_) => Look::End,
     }
 }
 

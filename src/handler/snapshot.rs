@@ -15,6 +15,7 @@ use crate::net::tls::ServerSide;
 use crate::net::upstream::Origin;
 use crate::policy::auth::Keys;
 use crate::policy::route::Routes;
+use crate::policy::stage::Stages;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,6 +43,8 @@ pub struct Snapshot {
     pub routes: Routes,
     /// Counters of the targets, by worker.
     pub series: Vec<Series>,
+    /// Policy on requests and answers, in order.
+    pub stages: Stages,
     /// The longest path first.
     pub passthroughs: Vec<Passthrough>,
 }

@@ -1,18 +1,35 @@
 //! The two kinds of policy step and what they may decide: on a request before it is sent, on an answer event by event.
 //!
 //! A request stage is an async function over the `Exchange`; it may wait (for control, under a deadline of its own).
-//! An event stage borrows one event with its lanes and decides at once. Both lists are fixed when a request is routed: per snapshot
-//! and route. With an empty list of event stages no event is looked at twice and nothing is copied.
+//! An event stage borrows one event with its lanes and decides at once. Both lists are fixed per snapshot and route
+//! (`Stages`). With an empty list of event stages no event is looked at twice and nothing is copied.
 //! A whole (non-streamed) answer is one event with the same lanes; `is_whole` tells, and then nothing may be held.
 //! A new policy is one type that implements one of the traits; neither relay nor dialects change for it.
 
 use crate::base::error::Error;
-use crate::llm::dialect::Lane;
+use crate::codec::patch::Patches;
+use crate::llm::dialect::{Closes, Ending, Lane};
 use crate::policy::exchange::Exchange;
 use std::borrow::Cow;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
+
+/// The ordered stages of a snapshot.
+#[derive(Clone, Default)]
+pub struct Stages {
+    pub request: Vec<Arc<dyn RequestStage>>,
+    /// Each makes its stage for one answer.
+    pub event: Vec<Arc<dyn MakeEventStage>>,
+}
+
+impl fmt::Debug for Stages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} request stages, {} event stages", self.request.len(), self.event.len())
+    }
+}
 
 /// What a request stage decided.
 #[derive(Debug)]
@@ -29,7 +46,7 @@ pub enum Verdict {
 pub type Deciding<'e> = Pin<Box<dyn Future<Output = Verdict> + 'e>>;
 
 /// A step that looks at a request before it is sent.
-pub trait RequestStage {
+pub trait RequestStage: Send + Sync {
     /// Decides on the request.
     fn decide<'e>(&'e self, exchange: &'e mut Exchange) -> Deciding<'e>;
 }
@@ -38,7 +55,7 @@ pub trait RequestStage {
 #[derive(Debug)]
 pub struct LaneView<'e> {
     pub lane: Lane,
-    /// The text without JSON's escapes.
+    /// The text without JSON's escapes, as the stages before left it.
     pub text: Cow<'e, str>,
     /// What replaces it.
     replacement: Option<String>,
@@ -55,42 +72,40 @@ impl<'e> LaneView<'e> {
         self.replacement = Some(text);
     }
 
-    /// What replaces the text, where something does.
-    pub fn replacement(&self) -> Option<&str> {
-        self.replacement.as_deref()
+    /// Makes the replacement the text; true where there was one.
+    pub fn settle(&mut self) -> bool {
+        let replaced = self.replacement.take();
+        let changed = replaced.as_ref().is_some_and(|text| **text != *self.text);
+        if let Some(text) = replaced {
+            self.text = Cow::Owned(text);
+        }
+        changed
     }
 }
 
 /// One event as a stage sees it.
 #[derive(Debug)]
 pub struct EventView<'e> {
+    /// The event's data as the provider sent it; empty for text that a stage before released.
+    pub data: &'e [u8],
     /// Its texts; empty for events without any.
     pub lanes: Vec<LaneView<'e>>,
+    /// Replacements of ranges of `data` that are no lane's text.
+    pub patches: Patches,
     /// This is a whole answer: nothing follows.
     pub is_whole: bool,
-}
-
-/// The way in which a stream is closed early so that its SDK ends normally.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// As if the output limit had been reached.
-    Length,
-    /// As if the provider's own filter had stopped it.
-    ContentFilter,
-    /// As if the model had finished.
-    Stop,
 }
 
 /// What an event stage decided about an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventVerdict {
-    /// It goes on, with the texts that were replaced.
+    /// It goes on, with what was replaced in it.
     Pass,
     /// It does not go on.
     Drop,
-    /// It goes on with the texts that were replaced; some text was kept back and is asked for with `release` at the latest then.
+    /// It goes on with what was replaced; some text was kept back and is asked for with `release` at the latest then.
     Hold(Duration),
-    /// It goes on with the texts that were replaced, then the stream ends.
+    /// It goes on with what was replaced, then the stream ends.
     End(Ending),
 }
 
@@ -106,6 +121,12 @@ pub trait EventStage {
     /// Decides on one event.
     fn event(&mut self, event: &mut EventView<'_>) -> EventVerdict;
 
-    /// Gives what is kept back: the lane ends (or all do, for none), or the time of the hold is over.
-    fn release(&mut self, lane: Option<Lane>, released: &mut Vec<Released>);
+    /// Gives what is kept back of the lanes that `closes` covers: they end, or the time of the hold is over.
+    fn release(&mut self, closes: &Closes, released: &mut Vec<Released>);
+}
+
+/// Makes an event stage for one answer.
+pub trait MakeEventStage: Send + Sync {
+    /// The stage for the answer of `exchange`; none where it does not concern it.
+    fn make(&self, exchange: &Exchange) -> Option<Box<dyn EventStage>>;
 }

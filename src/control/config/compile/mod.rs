@@ -16,6 +16,7 @@ use crate::control::config::raw::Credential;
 use crate::control::config::sources::{At, Finding, Sources, reason};
 use crate::control::config::{Mode, Surroundings};
 use crate::handler::snapshot::Snapshot;
+use crate::policy::stage::Stages;
 use std::path::PathBuf;
 
 /// What came of it.
@@ -51,6 +52,7 @@ pub fn compile(sources: &Sources, mode: Mode, surroundings: &dyn Surroundings) -
         passthroughs,
         // Control counts what it publishes: it adds the series of each worker.
         series: Vec::new(),
+        stages: Stages::default(),
     };
     provider::unused(&mut context, &snapshot);
     Compiled { snapshot, findings: context.findings, watched: context.watched }
