@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod report;
 pub mod compare;
 pub mod run;
 pub mod measure;

@@ -29,6 +29,7 @@ fn options(address: &Address) -> Options {
     Options {
         target: target(address),
         keys: vec!["k".to_owned()],
+        fields: Vec::new(),
         pids: Vec::new(),
         cores: Vec::new(),
         mock: None,

@@ -1,3 +1,4 @@
 //! Integration tests of the load-test suite, in one binary: generator against mock, over real sockets on loopback.
 
 mod loopback;
+mod results;

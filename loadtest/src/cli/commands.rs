@@ -6,13 +6,18 @@ use std::sync::Arc;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 
-use super::{CompareArgs, EXIT_FAILED, EXIT_SATURATED, LoadArgs, MockArgs, RunArgs, table};
+use super::{
+    CompareArgs, EXIT_FAILED, EXIT_SATURATED, LoadArgs, MergeArgs, MockArgs, OutputArgs, ReportArgs, RunArgs,
+};
+use crate::compare::change::{self, Results};
 use crate::compare::{self, Tls};
+use crate::measure::merge as merge_results;
 use crate::measure::result::{CPU_SHARE_MAX, LAG_P99_US_MAX, RunResult};
 use crate::mock;
 use crate::mock::script::Script;
 use crate::net::stream::certificates;
 use crate::net::thread;
+use crate::report::{csv, html, table};
 use crate::run::target::{Protocol, Target, Trust};
 use crate::run::{Options, run as run_scenario};
 use crate::scenario::{Rate, Scenario};
@@ -59,17 +64,66 @@ pub fn run(args: &RunArgs) -> Result<u8, String> {
     let options = options(&args.load, &args.target, &args.pid)?;
     let result = run_scenario(&scenario, &options)?;
     print!("{}", table::of_run(&result));
-    write_json(&args.load, &result)?;
-    Ok(exit_code(&result))
+    let code = exit_code(&result);
+    write(&args.load.output, &result, &[vec![result.clone()]])?;
+    Ok(code)
 }
 
-fn write_json(args: &LoadArgs, result: &impl serde::Serialize) -> Result<(), String> {
-    let Some(path) = &args.json else { return Ok(()) };
-    let text = serde_json::to_string(result).map_err(|error| error.to_string())?;
-    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+fn write(args: &OutputArgs, result: &impl serde::Serialize, rounds: &[Vec<RunResult>]) -> Result<(), String> {
+    let save = |path: &Option<std::path::PathBuf>, text: String| match path {
+        Some(path) => std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display())),
+        None => Ok(()),
+    };
+    save(&args.json, serde_json::to_string(result).map_err(|error| error.to_string())?)?;
+    save(&args.csv, csv::of(rounds))?;
+    save(&args.html, html::of(rounds)?)
+}
+
+pub fn report(args: &ReportArgs) -> Result<u8, String> {
+    match Results::read(&args.result)? {
+        Results::Run(run) => {
+            print!("{}", table::of_run(&run));
+            write(&args.output, &run, &[vec![(*run).clone()]])?;
+        }
+        Results::Compare(compare) => {
+            print!("{}", table::of_compare(&compare));
+            write(&args.output, &compare, &compare.rounds)?;
+        }
+    }
+    Ok(0)
+}
+
+pub fn merge(args: &MergeArgs) -> Result<u8, String> {
+    let mut runs = Vec::new();
+    for path in &args.results {
+        match Results::read(path)? {
+            Results::Run(run) => runs.push(*run),
+            Results::Compare(_) => {
+                return Err(format!("{}: a compare; only runs can be merged", path.display()));
+            }
+        }
+    }
+    let result = merge_results::merge(runs)?;
+    print!("{}", table::of_run(&result));
+    let code = exit_code(&result);
+    write(&args.output, &result, &[vec![result.clone()]])?;
+    Ok(code)
+}
+
+/// Is NEW worse than OLD?
+fn compare_files(old: &Path, new: &Path, tolerance: f64) -> Result<u8, String> {
+    let changes = change::changes(&Results::read(old)?, &Results::read(new)?, tolerance)?;
+    print!("{}", table::of_changes(&changes));
+    Ok(if changes.iter().any(|change| change.is_worse) { EXIT_FAILED } else { 0 })
 }
 
 pub fn compare(args: &CompareArgs) -> Result<u8, String> {
+    if let [old, new] = args.targets.as_slice()
+        && old.ends_with(".json")
+        && new.ends_with(".json")
+    {
+        return compare_files(Path::new(old), Path::new(new), args.tolerance);
+    }
     thread::raise_file_limit();
     let mut scenario = Scenario::read(&args.scenario)?;
     adjust(&mut scenario, &args.load)?;
@@ -91,7 +145,7 @@ pub fn compare(args: &CompareArgs) -> Result<u8, String> {
     };
     let result = compare::compare(&plan)?;
     print!("{}", table::of_compare(&result));
-    write_json(&args.load, &result)?;
+    write(&args.load.output, &result, &result.rounds)?;
     Ok(compare_exit_code(&result))
 }
 
@@ -156,9 +210,16 @@ fn adjust(scenario: &mut Scenario, args: &LoadArgs) -> Result<(), String> {
 fn options(args: &LoadArgs, target: &str, pids: &[u32]) -> Result<Options, String> {
     let trust = args.ca.as_deref().map_or(Trust::DangerAnyCertificate, Trust::Roots);
     let parse = |url: &str| Target::parse(url, Protocol::Http1, trust);
+    let mut fields = Vec::new();
+    for field in &args.header {
+        let (name, value) =
+            field.split_once(':').ok_or_else(|| format!("--header {field:?}: need NAME: VALUE"))?;
+        fields.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
+    }
     Ok(Options {
         target: parse(target)?,
         keys: args.key.clone(),
+        fields,
         pids: pids.to_vec(),
         cores: args.cores.clone(),
         mock: args.mock.as_deref().map(parse).transpose()?,

@@ -1,10 +1,9 @@
-//! Command line: `mock`, `run` and `compare`.
+//! Command line: `mock`, `run`, `compare`, `report`, `merge`.
 //!
 //! Exit codes: 0 passed; 1 the target failed a run (integrity, errors, a limit of the scenario); 2 wrong use, an
 //! unreachable target or an unreadable file; 3 the generator was saturated, so the figures are its own limit.
 
 mod commands;
-pub mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,7 +34,43 @@ enum Command {
     /// Runs a scenario against a target and reports.
     Run(RunArgs),
     /// Runs a scenario against several targets in turn, round after round, and reports ratios to the first.
+    /// Or, with two result files: says whether the second is worse than the first.
     Compare(CompareArgs),
+    /// Writes reports of a result file.
+    Report(ReportArgs),
+    /// Adds up the results of several load machines that ran one scenario together.
+    Merge(MergeArgs),
+}
+
+/// What to write beside the table.
+#[derive(Args, Clone)]
+struct OutputArgs {
+    /// Write the whole result here, histograms included.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write the figures as CSV here.
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Write one self-contained page with charts here.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct ReportArgs {
+    /// A result that `run`, `compare` or `merge` wrote.
+    result: PathBuf,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Args)]
+struct MergeArgs {
+    /// Results of `run`.
+    #[arg(required = true, num_args = 2..)]
+    results: Vec<PathBuf>,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 #[derive(Args)]
@@ -80,6 +115,7 @@ struct RunArgs {
 #[derive(Args)]
 struct CompareArgs {
     /// Adapters (nginx, haproxy, …), `direct` (the mock alone), or NAME=URL or NAME=URL@PID+PID; the first is the base.
+    /// Or two result files, OLD.json NEW.json.
     #[arg(required = true, num_args = 2.., value_name = "TARGET")]
     targets: Vec<String>,
     #[arg(long, default_value = "loadtest/scenarios/chat.toml", value_name = "FILE")]
@@ -98,6 +134,9 @@ struct CompareArgs {
     /// Port of the mock, for targets that were started by hand; 0: any.
     #[arg(long, default_value_t = 0, value_name = "PORT")]
     mock_port: u16,
+    /// How much worse a median may be when two result files are compared.
+    #[arg(long, default_value_t = 0.05, value_name = "SHARE")]
+    tolerance: f64,
     /// TLS 1.3 on both sides of every gateway.
     #[arg(long)]
     tls: bool,
@@ -144,9 +183,11 @@ struct LoadArgs {
     /// Seconds to watch the memory of the measured process after the load.
     #[arg(long, default_value_t = 0.0, value_name = "SECONDS")]
     decay: f64,
-    /// Write the result here.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    /// A further header field of every request, as "NAME: VALUE"; may be given several times.
+    #[arg(long, value_name = "FIELD")]
+    header: Vec<String>,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 pub fn main() -> ExitCode {
@@ -154,6 +195,8 @@ pub fn main() -> ExitCode {
         Command::Mock(args) => commands::mock(&args),
         Command::Run(args) => commands::run(&args),
         Command::Compare(args) => commands::compare(&args),
+        Command::Report(args) => commands::report(&args),
+        Command::Merge(args) => commands::merge(&args),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

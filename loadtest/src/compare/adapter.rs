@@ -34,6 +34,8 @@ pub struct Gateway {
     pub key: Option<String>,
     pub model: Option<String>,
     pub pids: Vec<u32>,
+    /// Header fields that every request to it must carry.
+    pub fields: Vec<(String, String)>,
     is_stopped: bool,
 }
 
@@ -78,6 +80,7 @@ impl Adapter {
             key: None,
             model: None,
             pids: Vec::new(),
+            fields: Vec::new(),
             is_stopped: false,
         };
         let port = free_port()?;

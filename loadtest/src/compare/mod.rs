@@ -5,6 +5,7 @@
 //! Targets that are named by an adapter are started before the first round and stopped after the last.
 
 pub mod adapter;
+pub mod change;
 pub mod ratio;
 
 use std::path::PathBuf;
@@ -212,6 +213,7 @@ fn options(
             if let Some(key) = &gateway.key {
                 options.keys = vec![key.clone()];
             }
+            options.fields.extend(gateway.fields.iter().cloned());
             model = gateway.model.clone().unwrap_or_default();
             gateways.push(gateway);
         }

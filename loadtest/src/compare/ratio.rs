@@ -62,6 +62,13 @@ pub const METRICS: &[Metric] =
         lower("TTFT p99", "us", |r| time(r, |l| &l.ttft, |s| s.p99_us)),
         lower("event one way p50", "us", |r| time(r, |l| &l.one_way, |s| s.p50_us)),
         lower("event one way p99", "us", |r| time(r, |l| &l.one_way, |s| s.p99_us)),
+        // Far above 1: events arrive in clumps, and figures per event are not those of lone events.
+        lower("text events per read", "", |r| {
+            let of = |l: &LoadResult| (l.counts.records, l.counts.reads);
+            let (records, reads) =
+                r.loads.iter().map(of).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+            (reads > 0).then(|| records as f64 / reads as f64)
+        }),
         lower("gap p99", "us", |r| time(r, |l| &l.gap, |s| s.p99_us)),
     ];
 

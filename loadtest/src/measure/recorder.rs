@@ -115,7 +115,6 @@ impl Recorder {
         }
     }
 
-    /// An event arrived. The timeline shows one-way times for streams.
     pub fn event(&mut self, at_ns: u64) {
         if self.window.holds(at_ns) {
             self.counts.events += 1;
@@ -129,6 +128,7 @@ impl Recorder {
         }
         self.counts.records += 1;
         record(&mut self.one_way, one_way_ns);
+        self.sample(at_ns, one_way_ns);
         if let Some(gap_ns) = gap_ns {
             record(&mut self.gap, gap_ns);
         }
@@ -141,7 +141,10 @@ impl Recorder {
         if self.window.holds(at_ns) {
             self.counts.completed += 1;
             self.second(at_ns).completed += 1;
-            self.sample(at_ns, at_ns - planned_ns);
+            // The timeline of a stream shows its events, otherwise its answers.
+            if self.one_way.is_empty() {
+                self.sample(at_ns, at_ns - planned_ns);
+            }
         }
     }
 
@@ -214,13 +217,20 @@ impl Recorder {
             self.seconds.resize(other.seconds.len(), Second::default());
         }
         for (mine, theirs) in self.seconds.iter_mut().zip(&other.seconds) {
-            mine.completed += theirs.completed;
-            mine.failed += theirs.failed;
-            mine.events += theirs.events;
-            mine.p50_us = mine.p50_us.max(theirs.p50_us);
-            mine.p99_us = mine.p99_us.max(theirs.p99_us);
-            mine.max_us = mine.max_us.max(theirs.max_us);
+            mine.add(theirs);
         }
+    }
+}
+
+impl Second {
+    /// Percentiles cannot be added: the worse ones are kept.
+    pub fn add(&mut self, other: &Self) {
+        self.completed += other.completed;
+        self.failed += other.failed;
+        self.events += other.events;
+        self.p50_us = self.p50_us.max(other.p50_us);
+        self.p99_us = self.p99_us.max(other.p99_us);
+        self.max_us = self.max_us.max(other.max_us);
     }
 }
 

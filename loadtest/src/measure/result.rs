@@ -46,6 +46,12 @@ pub struct Machine {
     pub cpu: String,
     pub cores: usize,
     pub kernel: String,
+    /// How the generator was scheduled: "normal", "nice -20", "fifo 10".
+    #[serde(default)]
+    pub scheduling: String,
+    /// Of the last minute, when the run began: above 0.1 a core it is shared with others.
+    #[serde(default)]
+    pub load_average: f64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -193,7 +199,26 @@ impl Machine {
             cpu: cpu.trim_start_matches([' ', '\t', ':']).to_owned(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            scheduling: scheduling(&read("/proc/thread-self/stat")),
+            load_average: read("/proc/loadavg")
+                .split(' ')
+                .next()
+                .and_then(|first| first.parse().ok())
+                .unwrap_or(0.0),
         }
+    }
+}
+
+/// Fields 19 (nice), 40 (priority) and 41 (policy) of a `stat` line, counted behind the command's name.
+fn scheduling(stat: &str) -> String {
+    let fields: Vec<&str> =
+        stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3).copied().unwrap_or("?");
+    match field(41) {
+        "1" => format!("fifo {}", field(40)),
+        "2" => format!("round-robin {}", field(40)),
+        _ if field(19) == "0" => "normal".to_owned(),
+        _ => format!("nice {}", field(19)),
     }
 }
 

@@ -29,6 +29,8 @@ const STACK_BYTES: usize = 1 << 20;
 pub struct Options {
     pub target: Target,
     pub keys: Vec<String>,
+    /// Further header fields of every request.
+    pub fields: Vec<(String, String)>,
     /// Processes to be measured.
     pub pids: Vec<u32>,
     /// One thread per core named; empty: one thread, not pinned.
@@ -103,6 +105,9 @@ fn plan(scenario: &Scenario, options: &Options) -> Result<Arc<Plan>, String> {
             }
             _ => templates(load, &options.keys),
         });
+    }
+    for template in all.iter_mut().flat_map(|templates: &mut Vec<Template>| templates.iter_mut()) {
+        template.fields.extend(options.fields.iter().cloned());
     }
     let threads = options.cores.len().max(1);
     let begin_ns = now_ns() + START_NS;

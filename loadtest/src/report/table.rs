@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::compare::CompareResult;
+use crate::compare::change::Change;
 use crate::compare::ratio::rows;
 use crate::measure::result::{LoadResult, ProcessResult, RunResult, Summary};
 
@@ -65,6 +66,17 @@ pub fn of_compare(result: &CompareResult) -> String {
             let _ = write!(out, "  {:>7.3} {range:>17}  {}", ratio.median, verdict.name());
         }
         out.push('\n');
+    }
+    out
+}
+
+pub fn of_changes(changes: &[Change]) -> String {
+    let mut out = format!("{:16} {:24} {:>12} {:>12} {:>8}\n", "target", "figure", "old", "new", "new/old");
+    for change in changes {
+        let Change { target, figure, old, new, factor, is_worse } = change;
+        let (old, new) = (old.median, new.median);
+        let verdict = if *is_worse { "WORSE" } else { "" };
+        let _ = writeln!(out, "{target:16} {figure:24} {old:>12.3} {new:>12.3} {factor:>8.3}  {verdict}");
     }
     out
 }
