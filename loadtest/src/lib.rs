@@ -7,6 +7,7 @@
 
 pub mod cli;
 pub mod report;
+pub mod verify;
 pub mod compare;
 pub mod run;
 pub mod measure;

@@ -9,7 +9,7 @@ use tollgate_load::run::target::{Protocol, Target, Trust};
 use tollgate_load::run::{Options, run};
 use tollgate_load::scenario::Scenario;
 
-fn start(addresses: &[&str], faults: &[(&str, f64)]) -> Mock {
+pub fn start(addresses: &[&str], faults: &[(&str, f64)]) -> Mock {
     let faults = faults.iter().map(|(name, p)| (name.parse().expect("a fault"), *p)).collect();
     let listen = addresses.iter().map(|address| address.parse().expect("an address")).collect();
     let config =
@@ -25,12 +25,13 @@ fn target(address: &Address) -> Target {
     Target::parse(&url, Protocol::Http1, Trust::DangerAnyCertificate).expect("a valid URL")
 }
 
-fn options(address: &Address) -> Options {
+pub fn options(address: &Address) -> Options {
     Options {
         target: target(address),
         keys: vec!["k".to_owned()],
         fields: Vec::new(),
         pids: Vec::new(),
+        rss_idle_bytes: None,
         cores: Vec::new(),
         mock: None,
         decay_s: 0.0,

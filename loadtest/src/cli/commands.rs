@@ -8,6 +8,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::{
     CompareArgs, EXIT_FAILED, EXIT_SATURATED, LoadArgs, MergeArgs, MockArgs, OutputArgs, ReportArgs, RunArgs,
+    VerifyArgs,
 };
 use crate::compare::change::{self, Results};
 use crate::compare::{self, Tls};
@@ -20,7 +21,8 @@ use crate::net::thread;
 use crate::report::{csv, html, table};
 use crate::run::target::{Protocol, Target, Trust};
 use crate::run::{Options, run as run_scenario};
-use crate::scenario::{Rate, Scenario};
+use crate::scenario::{Rate, Scenario, Shape};
+use crate::verify as verifier;
 
 pub fn mock(args: &MockArgs) -> Result<u8, String> {
     thread::raise_file_limit();
@@ -221,6 +223,7 @@ fn options(args: &LoadArgs, target: &str, pids: &[u32]) -> Result<Options, Strin
         keys: args.key.clone(),
         fields,
         pids: pids.to_vec(),
+        rss_idle_bytes: None,
         cores: args.cores.clone(),
         mock: args.mock.as_deref().map(parse).transpose()?,
         decay_s: args.decay,
@@ -250,4 +253,54 @@ fn exit_code(result: &RunResult) -> u8 {
         return EXIT_SATURATED;
     }
     0
+}
+
+pub fn verify(args: &VerifyArgs) -> Result<u8, String> {
+    thread::raise_file_limit();
+    let parse = |url: &str| Target::parse(url, Protocol::Http1, Trust::DangerAnyCertificate);
+    let shape = |name: &String| {
+        serde_json::from_value::<Shape>(serde_json::Value::from(name.as_str()))
+            .map_err(|error| format!("--shapes {name}: {error}"))
+    };
+    let plan = verifier::Plan {
+        base: Options {
+            target: parse(&args.target)?,
+            keys: args.key.clone(),
+            fields: Vec::new(),
+            pids: args.pid.clone(),
+            rss_idle_bytes: None,
+            cores: args.cores.clone(),
+            mock: Some(parse(&args.mock)?),
+            decay_s: 0.0,
+            command: String::new(),
+            label: String::new(),
+            shows_progress: false,
+        },
+        model: args.model.clone(),
+        shapes: args.shapes.iter().map(shape).collect::<Result<_, _>>()?,
+        streams: args.streams,
+        duration_s: args.duration,
+        cancel_within_ms: args.cancel_within,
+        decay_factor: args.decay_factor,
+        decay_s: args.decay,
+        runaway_factor: args.runaway_factor,
+        runaway_p99_ms: args.runaway_p99,
+        reload: args.reload.clone(),
+        restart: args.restart.clone(),
+        only: args.only.clone(),
+    };
+    let findings = verifier::verify(&plan, |finding| {
+        let status = match finding.status {
+            verifier::Status::Pass => "pass",
+            verifier::Status::Fail => "FAIL",
+            verifier::Status::Skip => "skip",
+        };
+        println!("{status}  {}: {}", finding.property, finding.evidence);
+    })?;
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string(&findings).map_err(|error| error.to_string())?;
+        std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    let has_failed = findings.iter().any(|finding| finding.status == verifier::Status::Fail);
+    Ok(if has_failed { EXIT_FAILED } else { 0 })
 }

@@ -1,4 +1,4 @@
-//! Command line: `mock`, `run`, `compare`, `report`, `merge`.
+//! Command line: `mock`, `run`, `compare`, `verify`, `report`, `merge`.
 //!
 //! Exit codes: 0 passed; 1 the target failed a run (integrity, errors, a limit of the scenario); 2 wrong use, an
 //! unreachable target or an unreadable file; 3 the generator was saturated, so the figures are its own limit.
@@ -36,6 +36,8 @@ enum Command {
     /// Runs a scenario against several targets in turn, round after round, and reports ratios to the first.
     /// Or, with two result files: says whether the second is worse than the first.
     Compare(CompareArgs),
+    /// Checks properties under load: integrity, promptness, disconnects, slow readers, reload, memory, fairness.
+    Verify(VerifyArgs),
     /// Writes reports of a result file.
     Report(ReportArgs),
     /// Adds up the results of several load machines that ran one scenario together.
@@ -144,6 +146,56 @@ struct CompareArgs {
     load: LoadArgs,
 }
 
+#[derive(Args)]
+struct VerifyArgs {
+    /// The gateway: http://HOST:PORT, https://HOST:PORT or unix:PATH.
+    target: String,
+    /// The mock that is its provider.
+    #[arg(long, value_name = "URL")]
+    mock: String,
+    #[arg(long, value_delimiter = ',', default_value = "none")]
+    key: Vec<String>,
+    #[arg(long)]
+    model: Option<String>,
+    /// Its processes, for the properties of memory.
+    #[arg(long, value_delimiter = ',')]
+    pid: Vec<u32>,
+    #[arg(long, value_delimiter = ',', value_name = "CORE")]
+    cores: Vec<usize>,
+    /// Shapes that it shall carry.
+    #[arg(long, value_delimiter = ',', default_value = "chat-stream")]
+    shapes: Vec<String>,
+    /// Streams at once.
+    #[arg(long, default_value_t = 1000)]
+    streams: usize,
+    /// Seconds per property.
+    #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
+    duration: f64,
+    #[arg(long, default_value_t = 1000, value_name = "MS")]
+    cancel_within: u64,
+    /// Memory after load may be this multiple of idle (and 8 MB).
+    #[arg(long, default_value_t = 1.5)]
+    decay_factor: f64,
+    #[arg(long, default_value_t = 30.0, value_name = "SECONDS")]
+    decay: f64,
+    #[arg(long, default_value_t = 5.0)]
+    runaway_factor: f64,
+    /// A p99 beside the runaway client that is good in any case.
+    #[arg(long, default_value_t = 20.0, value_name = "MS")]
+    runaway_p99: f64,
+    /// Only properties whose name contains this.
+    #[arg(long, default_value = "", value_name = "WORDS")]
+    only: String,
+    /// Shell command that makes it reload.
+    #[arg(long, value_name = "COMMAND")]
+    reload: Option<String>,
+    /// Shell command that restarts it without loss.
+    #[arg(long, value_name = "COMMAND")]
+    restart: Option<String>,
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
 /// What `run` and `compare` have in common.
 #[derive(Args, Clone)]
 struct LoadArgs {
@@ -195,6 +247,7 @@ pub fn main() -> ExitCode {
         Command::Mock(args) => commands::mock(&args),
         Command::Run(args) => commands::run(&args),
         Command::Compare(args) => commands::compare(&args),
+        Command::Verify(args) => commands::verify(&args),
         Command::Report(args) => commands::report(&args),
         Command::Merge(args) => commands::merge(&args),
     };

@@ -43,6 +43,8 @@ pub struct Gateway {
 pub struct Certificate {
     pub chain: PathBuf,
     pub key: PathBuf,
+    /// What `chain` is signed by.
+    pub authority: PathBuf,
 }
 
 impl Adapter {
@@ -67,7 +69,8 @@ impl Adapter {
         let state = &place.state;
         std::fs::create_dir_all(state).map_err(|error| format!("{}: {error}", state.display()))?;
         if let Some(certificate) = &place.certificate {
-            for (from, to) in [(&certificate.chain, "cert.pem"), (&certificate.key, "key.pem")] {
+            let Certificate { chain, key, authority } = certificate;
+            for (from, to) in [(chain, "cert.pem"), (key, "key.pem"), (authority, "ca.pem")] {
                 std::fs::copy(from, state.join(to))
                     .map_err(|error| format!("{}: {error}", from.display()))?;
             }
@@ -150,22 +153,36 @@ fn free_port() -> Result<u16, String> {
     listener.local_addr().map(|address| address.port()).map_err(|error| error.to_string())
 }
 
-/// Makes a self-signed certificate for 127.0.0.1 in `folder`, with the openssl command.
+/// Makes an authority and a certificate of it for 127.0.0.1 in `folder`, with the openssl command.
 pub fn certificate(folder: &Path) -> Result<Certificate, String> {
-    let made = Certificate { chain: folder.join("cert.pem"), key: folder.join("key.pem") };
-    let mut command = Command::new("openssl");
-    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]);
-    command.args([
-        "-days",
-        "365",
+    let made = Certificate {
+        chain: folder.join("cert.pem"),
+        key: folder.join("key.pem"),
+        authority: folder.join("ca.pem"),
+    };
+    let authority_key = folder.join("ca-key.pem");
+    let start = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365";
+    let mut authority = Command::new("openssl");
+    authority.args(start.split(' ')).args(["-subj", "/CN=tollgate-load"]);
+    authority.arg("-keyout").arg(&authority_key).arg("-out").arg(&made.authority);
+    openssl(authority)?;
+    let mut leaf = Command::new("openssl");
+    leaf.args(start.split(' ')).args([
         "-subj",
         "/CN=localhost",
         "-addext",
-        "subjectAltName=IP:127.0.0.1,DNS:localhost",
+        "basicConstraints=critical,CA:FALSE",
     ]);
-    let done = command.arg("-keyout").arg(&made.key).arg("-out").arg(&made.chain).output();
-    match done {
-        Ok(done) if done.status.success() => Ok(made),
+    leaf.args(["-addext", "subjectAltName=IP:127.0.0.1,IP:::1,DNS:localhost"]);
+    leaf.arg("-CA").arg(&made.authority).arg("-CAkey").arg(&authority_key);
+    leaf.arg("-keyout").arg(&made.key).arg("-out").arg(&made.chain);
+    openssl(leaf)?;
+    Ok(made)
+}
+
+fn openssl(mut command: Command) -> Result<(), String> {
+    match command.output() {
+        Ok(done) if done.status.success() => Ok(()),
         Ok(done) => Err(format!("openssl: {}", String::from_utf8_lossy(&done.stderr).trim())),
         Err(error) => Err(format!("openssl, which makes the certificate for TLS: {error}")),
     }

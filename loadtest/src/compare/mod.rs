@@ -214,6 +214,8 @@ fn options(
                 options.keys = vec![key.clone()];
             }
             options.fields.extend(gateway.fields.iter().cloned());
+            // Some keep what they once took, so idle is what they held before the first round.
+            options.rss_idle_bytes = Some(crate::net::process::rss_bytes(&gateway.pids));
             model = gateway.model.clone().unwrap_or_default();
             gateways.push(gateway);
         }

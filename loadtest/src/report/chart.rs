@@ -75,7 +75,7 @@ impl Axis {
                 let (least, most) = (least.floor(), most.ceil());
                 Self { scale, least, most: most.max(least + 1.0) }
             }
-            Scale::Quantile => Self { scale, least: 0.0, most: most.ceil().max(1.0) },
+            Scale::Quantile => Self { scale, least: 0.0, most: most.max(1.0) },
         }
     }
 
@@ -237,7 +237,7 @@ mod tests {
         let logarithmic = Axis::of(Scale::Logarithmic, [30.0, 20_000.0].into_iter());
         assert_eq!(labels(&logarithmic), ["10", "100", "1000", "10k", "100k"]);
         let quantile = Axis::of(Scale::Quantile, [0.5, 0.9995].into_iter());
-        assert_eq!(labels(&quantile), ["0", "90 %", "99 %", "99.9 %", "99.99 %"]);
+        assert_eq!(labels(&quantile), ["0", "90 %", "99 %", "99.9 %"]);
     }
 
     #[test]

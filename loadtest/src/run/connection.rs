@@ -17,6 +17,8 @@ pub struct Connection {
     pub uses: u32,
     /// The client leaves after so many text events; 0: it stays.
     pub leave_after: u32,
+    /// Bytes that may be read at each sweep; 0: as they come.
+    pub read_bytes: usize,
     reader: Reader<ResponseHead>,
     out: Vec<u8>,
     sent: usize,
@@ -43,6 +45,7 @@ impl Connection {
             exchange: None,
             uses: 0,
             leave_after,
+            read_bytes: 0,
             reader: Reader::default(),
             out: Vec::new(),
             sent: 0,

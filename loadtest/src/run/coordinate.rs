@@ -33,6 +33,8 @@ pub struct Options {
     pub fields: Vec<(String, String)>,
     /// Processes to be measured.
     pub pids: Vec<u32>,
+    /// Their memory before anything was asked of them; `None`: as it is when the run starts.
+    pub rss_idle_bytes: Option<u64>,
     /// One thread per core named; empty: one thread, not pinned.
     pub cores: Vec<usize>,
     /// The mock behind the target, to be asked what it sent.
@@ -50,7 +52,7 @@ pub fn run(scenario: &Scenario, options: &Options) -> Result<RunResult, String> 
     probe(&options.target)?;
     let started_at = utc(unix_s());
     let sent_before = options.mock.as_ref().map(totals).transpose()?;
-    let idle = process::rss_bytes(&options.pids);
+    let idle = options.rss_idle_bytes.unwrap_or_else(|| process::rss_bytes(&options.pids));
     let plan = plan(scenario, options)?;
     let mut threads = Vec::new();
     for place in 0..plan.threads {

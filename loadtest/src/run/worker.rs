@@ -24,6 +24,8 @@ use crate::scenario::{Load, Rate, Scenario};
 pub const WAITING_MAX: usize = 1_000_000;
 const READ_BYTES: usize = 64 * 1024;
 const SWEEP_NS: u64 = 200 * NS_PER_MS;
+/// What the kernel takes ahead of a slow reader; it doubles the value.
+const SLOW_READER_BUFFER: usize = 4096;
 
 /// What all threads of a run share, read-only but for the live counters.
 pub struct Plan {
@@ -216,8 +218,13 @@ impl Worker {
                 self.connections.len() - 1
             });
             self.reactor.add(&stream, place as u64)?;
-            self.connections[place] =
-                Some(Box::new(Connection::new(stream, load, state.load.leave_after_events)));
+            let mut connection = Connection::new(stream, load, state.load.leave_after_events);
+            if state.load.read_bytes_per_s > 0 {
+                let per_sweep = state.load.read_bytes_per_s * SWEEP_NS / NS_PER_S;
+                connection.read_bytes = (per_sweep as usize).clamp(1, READ_BYTES - 1);
+                connection.stream.bound_receive_buffer(SLOW_READER_BUFFER)?;
+            }
+            self.connections[place] = Some(Box::new(connection));
             Ok(place)
         });
         match made {
@@ -270,17 +277,19 @@ impl Worker {
         {
             return self.broke(place, &error);
         }
-        if one.readable {
-            self.read(place);
+        if one.readable && connection.read_bytes == 0 {
+            self.read(place, READ_BYTES);
         }
     }
 
-    fn read(&mut self, place: usize) {
-        let mut buffer = std::mem::take(&mut self.buffer);
+    /// Reads what is there; a slow reader at most `most` bytes.
+    fn read(&mut self, place: usize, most: usize) {
+        let mut whole = std::mem::take(&mut self.buffer);
+        let buffer = &mut whole[..most];
         while let Some(connection) = self.connections[place].as_mut() {
             let state = &mut self.loads[connection.load];
             let slo = &self.plan.scenario.slo;
-            match connection.stream.read(&mut buffer) {
+            match connection.stream.read(buffer) {
                 Ok(0) => {
                     connection.close(now_ns(), slo, &mut state.recorder);
                     self.close(place);
@@ -307,7 +316,7 @@ impl Worker {
                         }
                     }
                     // A plain socket that gave less than asked for is drained; under TLS more may be decrypted.
-                    if size < buffer.len() && !self.plan.target.is_tls() {
+                    if most < READ_BYTES || (size < most && !self.plan.target.is_tls()) {
                         break;
                     }
                 }
@@ -318,7 +327,7 @@ impl Worker {
                 }
             }
         }
-        self.buffer = buffer;
+        self.buffer = whole;
     }
 
     /// The answer is complete: the connection takes what waits, or rests.
@@ -391,6 +400,12 @@ impl Worker {
                     Failure::new("timeout", format!("no answer within {} ms", timeout_ns / NS_PER_MS));
                 connection.fail(now, failure, &mut self.loads[connection.load].recorder);
                 self.close(place);
+            }
+        }
+        for place in 0..self.connections.len() {
+            let most = self.connections[place].as_ref().map_or(0, |connection| connection.read_bytes);
+            if most > 0 {
+                self.read(place, most);
             }
         }
         for load in 0..self.loads.len() {
