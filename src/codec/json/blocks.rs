@@ -133,6 +133,37 @@ pub(super) enum Inside<'a> {
     Run(&'a [u8], usize),
 }
 
+/// Offsets of the bytes that a string can only hold escaped: quotes, backslashes and control bytes.
+pub(super) fn to_escape(bytes: &[u8]) -> impl Iterator<Item = usize> {
+    blocks(bytes).flat_map(|start| {
+        let masks = masks_at::<CONTROLS>(bytes, start);
+        places(start, masks.quotes | masks.backslashes | masks.others)
+    })
+}
+
+/// Offsets of the backslashes that begin an escape, in the inside of a string.
+pub(super) fn escapes(bytes: &[u8]) -> impl Iterator<Item = usize> {
+    let mut carry = false;
+    blocks(bytes).flat_map(move |start| {
+        let masks = masks_at::<CONTROLS>(bytes, start);
+        places(start, split_backslashes(masks.backslashes, &mut carry).0)
+    })
+}
+
+fn blocks(bytes: &[u8]) -> impl Iterator<Item = usize> {
+    (0..bytes.len()).step_by(BLOCK)
+}
+
+/// The bits of `mask` as offsets from `start`.
+fn places(start: usize, mask: u64) -> impl Iterator<Item = usize> {
+    let mut left = mask;
+    std::iter::from_fn(move || {
+        let place = left.trailing_zeros() as usize;
+        left &= left.checked_sub(1)?;
+        Some(start + place)
+    })
+}
+
 /// The masks of the block at `at`; spaces stand for what lies behind the end.
 #[inline]
 fn masks_at<const OTHERS: u8>(bytes: &[u8], at: usize) -> Masks {

@@ -1,6 +1,7 @@
 //! String contents: from escaped to plain and back.
 
 use super::Defect;
+use super::blocks::{escapes, to_escape};
 use memchr::memchr;
 use std::borrow::Cow;
 
@@ -47,8 +48,11 @@ pub(super) fn means(raw: &[u8], name: &[u8]) -> bool {
 /// Appends `text` as the inside of a JSON string: quote, backslash and control characters are escaped, the rest is
 /// copied. What is not UTF-8 becomes U+FFFD.
 pub fn escape(text: &[u8], out: &mut Vec<u8>) {
+    if simdutf8::basic::from_utf8(text).is_ok() {
+        return escape_utf8(text, out);
+    }
     for chunk in text.utf8_chunks() {
-        escape_str(chunk.valid(), out);
+        escape_utf8(chunk.valid().as_bytes(), out);
         if !chunk.invalid().is_empty() {
             out.extend_from_slice("\u{fffd}".as_bytes());
         }
@@ -67,17 +71,29 @@ fn unescape_with(
     out: &mut Vec<u8>,
     on_defect: impl Fn(Defect) -> Result<char, Defect>,
 ) -> Result<(), Defect> {
-    let mut rest = raw;
-    while let Some(backslash) = memchr(b'\\', rest) {
-        out.extend_from_slice(&rest[..backslash]);
-        let at = raw.len() - rest.len() + backslash;
-        let (decoded, len) = escape_sequence(&rest[backslash..]);
-        let char = decoded.or_else(|what| on_defect(Defect::at(at, what)))?;
-        out.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
-        rest = &rest[backslash + len..];
+    // Most strings hold no escape, and `memchr` knows that in a quarter of the time.
+    let first = memchr(b'\\', raw).unwrap_or(raw.len());
+    let mut copied = 0;
+    for at in escapes(&raw[first..]).map(|at| first + at) {
+        // The second half of a surrogate pair was read with the first.
+        if at < copied {
+            continue;
+        }
+        out.extend_from_slice(&raw[copied..at]);
+        let (decoded, len) = escape_sequence(&raw[at..]);
+        match decoded {
+            Ok(char) if char.is_ascii() => out.push(char as u8),
+            Ok(char) => push(char, out),
+            Err(what) => push(on_defect(Defect::at(at, what))?, out),
+        }
+        copied = at + len;
     }
-    out.extend_from_slice(rest);
+    out.extend_from_slice(&raw[copied..]);
     Ok(())
+}
+
+fn push(char: char, out: &mut Vec<u8>) {
+    out.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
 }
 
 /// Reads the escape that `bytes` begins with: its character or what is wrong, and how many bytes it takes.
@@ -117,15 +133,13 @@ pub(super) fn code_unit(bytes: &[u8]) -> Option<u32> {
     digits.iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)?))
 }
 
-fn escape_str(text: &str, out: &mut Vec<u8>) {
-    let bytes = text.as_bytes();
+fn escape_utf8(text: &[u8], out: &mut Vec<u8>) {
+    out.reserve(text.len());
     let mut copied = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
-        if byte >= b' ' && byte != b'"' && byte != b'\\' {
-            continue;
-        }
-        out.extend_from_slice(&bytes[copied..at]);
+    for at in to_escape(text) {
+        out.extend_from_slice(&text[copied..at]);
         copied = at + 1;
+        let byte = text[at];
         match byte {
             b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
             b'\n' => out.extend_from_slice(b"\\n"),
@@ -137,5 +151,5 @@ fn escape_str(text: &str, out: &mut Vec<u8>) {
             }
         }
     }
-    out.extend_from_slice(&bytes[copied..]);
+    out.extend_from_slice(&text[copied..]);
 }
