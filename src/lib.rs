@@ -1,7 +1,8 @@
 //! Tollgate: an AI gateway between applications and model providers.
 //!
-//! The modules stand in order, top to bottom: a module uses only modules below it (`tests/tidy.rs` checks this).
-//! To learn what the gateway does, read `handler/llm.rs` first: the life of a request is one function there.
+//! The modules stand in order, top to bottom: a module uses only modules below it (`tests/tidy.rs` checks
+//! this). To learn what the gateway does, read `handler/llm.rs` first: the life of a request is one function
+//! there.
 
 #![deny(unsafe_code)]
 

@@ -1,8 +1,8 @@
 //! The clock that all code reads: the kernel's, or a virtual one that a simulation moves by hand.
 //!
-//! Monotonic time is microseconds since the process first asked (`Instant`); wall time is milliseconds since 1970.
-//! A thread that calls `go_virtual` reads its own virtual clock from then on; other threads are not touched.
-//! Cost: one vDSO call (about 25 ns) for a real reading; take a reading once and hand it down.
+//! Monotonic time is microseconds since the process first asked (`Instant`); wall time is milliseconds since
+//! 1970. A thread that calls `go_virtual` reads its own virtual clock from then on; other threads are not
+//! touched. Cost: one vDSO call (about 25 ns) for a real reading; take a reading once and hand it down.
 
 use std::cell::Cell;
 use std::ops::{Add, Sub};

@@ -1,7 +1,9 @@
-//! The one error of a request: what happened, whose fault it is, what the client is told, whether a retry helps.
+//! The one error of a request: what happened, whose fault it is, what the client is told, whether a retry
+//! helps.
 //!
-//! `Kind` is the closed list; its table gives HTTP status, stable code and fault. The dialect decides the JSON around it
-//! (`llm/dialect`), `handler/reply` writes it. `detail` is for the client and never holds a secret or an address of ours.
+//! `Kind` is the closed list; its table gives HTTP status, stable code and fault. The dialect decides the
+//! JSON around it (`llm/dialect`), `handler/reply` writes it. `detail` is for the client and never holds a
+//! secret or an address of ours.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,7 +1,8 @@
 //! A value that must not be printed: `Debug` and `Display` give `***`.
 //!
-//! The bytes are reached by `expose_secret` only, so that every place which handles them is found by its name.
-//! Absent: wiping memory on drop. A process that can be read from outside has lost its credentials anyway.
+//! The bytes are reached by `expose_secret` only, so that every place which handles them is found by its
+//! name. Absent: wiping memory on drop. A process that can be read from outside has lost its credentials
+//! anyway.
 
 use std::fmt;
 

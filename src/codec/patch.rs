@@ -1,7 +1,8 @@
 //! Patches: replacements of byte ranges of one buffer, which itself stays as it is.
 //!
-//! The way to change a body without re-serialising it: collect replacements in any order, then send the pieces
-//! (original, replacement, original, …) or copy them into one buffer. An empty list is one piece and no allocation.
+//! The way to change a body without re-serialising it: collect replacements in any order, then send the
+//! pieces (original, replacement, original, …) or copy them into one buffer. An empty list is one piece and
+//! no allocation.
 //!
 //! Errors: a range that overlaps an earlier one is refused; the caller's mistake.
 //! Absent: any knowledge of what the bytes are, and the buffer itself: ranges are offsets into it.
@@ -45,8 +46,8 @@ impl Patches {
         self.bytes.clear();
     }
 
-    /// Replaces `range` by `by`. An empty range inserts: before a replaced range that starts there, behind what was
-    /// inserted there earlier.
+    /// Replaces `range` by `by`. An empty range inserts: before a replaced range that starts there, behind
+    /// what was inserted there earlier.
     pub fn replace(&mut self, range: Range<usize>, by: &[u8]) -> Result<(), Overlap> {
         debug_assert!(range.start <= range.end, "a range runs forward");
         let place = self

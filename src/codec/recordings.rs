@@ -1,11 +1,12 @@
-//! The byte formats against recorded provider traffic: `../shared/wire`. Where it is absent the tests say so and pass.
+//! The byte formats against recorded provider traffic: `../shared/wire`. Where it is absent the tests say so
+//! and pass.
 
 use super::json::{self, tests::assert_same};
 use super::sse::{Event, Framer};
 use std::path::PathBuf;
 
-/// Every file below `../shared/wire` whose name ends with `suffix`, with its name and bytes; none where the folder
-/// is absent.
+/// Every file below `../shared/wire` whose name ends with `suffix`, with its name and bytes; none where the
+/// folder is absent.
 fn recordings(suffix: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/wire"));
     let mut found = Vec::new();
@@ -103,8 +104,8 @@ fn recorded_streams_have_as_many_events_as_an_independent_reader_found() {
     assert!(compared == 0 || compared > 200, "{compared} streams: were all of them found?");
 }
 
-/// Cutting an event anywhere must leave its end where it is. Long events are cut at their beginning and end and at
-/// some places between, as the time grows with the square of their length.
+/// Cutting an event anywhere must leave its end where it is. Long events are cut at their beginning and end
+/// and at some places between, as the time grows with the square of their length.
 #[test]
 fn recorded_streams_have_the_same_events_however_they_are_cut() {
     for (path, stream) in streams() {

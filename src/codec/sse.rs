@@ -1,12 +1,13 @@
 //! Server-sent events: where an event ends in a byte stream, and what one event says.
 //!
-//! [`Framer`] finds the ends over chunks of any size and looks at no byte twice; it keeps one byte of state and no
-//! data. [`Event::parse`] reads one event, borrowed; only several `data` lines are joined, in a buffer of the caller.
-//! [`write_event`] and [`write_comment`] write.
+//! [`Framer`] finds the ends over chunks of any size and looks at no byte twice; it keeps one byte of state
+//! and no data. [`Event::parse`] reads one event, borrowed; only several `data` lines are joined, in a buffer
+//! of the caller. [`write_event`] and [`write_comment`] write.
 //!
-//! An event ends with a blank line; lines end with LF, CRLF or CR, mixed as the sender likes. When a chunk ends
-//! with the CR of the blank line, the event ends there at once, whatever comes: an LF that begins the next chunk is
-//! handed out first, alone, as an event that says nothing. So nothing is withheld, and an event is passed on whole.
+//! An event ends with a blank line; lines end with LF, CRLF or CR, mixed as the sender likes. When a chunk
+//! ends with the CR of the blank line, the event ends there at once, whatever comes: an LF that begins the
+//! next chunk is handed out first, alone, as an event that says nothing. So nothing is withheld, and an event
+//! is passed on whole.
 //!
 //! Limits: none; the caller bounds what it collects. Errors: none, every byte sequence is a stream of events.
 //! Absent: JSON, `id` and `retry` (the bytes pass, nobody here reads them), reconnecting.
@@ -39,8 +40,8 @@ impl Framer {
         Framer(State::EventStart)
     }
 
-    /// Reads on from where the last call stopped: the offset behind the blank line that ends the current event (the
-    /// rest of `bytes` is then to be given again), or none while the event goes on behind `bytes`.
+    /// Reads on from where the last call stopped: the offset behind the blank line that ends the current
+    /// event (the rest of `bytes` is then to be given again), or none while the event goes on behind `bytes`.
     pub fn end_of_event(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut at = 0;
         loop {
@@ -97,8 +98,8 @@ pub enum Data<'a> {
 }
 
 impl<'a> Event<'a> {
-    /// Reads the event that `raw` holds. `joined` is used, and overwritten, where the data stands on several lines.
-    /// A `raw` that the stream's end cut off is read as far as it goes.
+    /// Reads the event that `raw` holds. `joined` is used, and overwritten, where the data stands on several
+    /// lines. A `raw` that the stream's end cut off is read as far as it goes.
     pub fn parse(raw: &'a [u8], joined: &'a mut Vec<u8>) -> Event<'a> {
         let mut name = None;
         let mut data = Data::Absent;

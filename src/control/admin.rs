@@ -1,4 +1,5 @@
-//! The admin listener: metrics, health, the config that serves. On control, on loopback or a unix socket, or behind a token.
+//! The admin listener: metrics, health, the config that serves. On control, on loopback or a unix socket, or
+//! behind a token.
 //!
 //! | path | answer |
 //! |---|---|
@@ -7,8 +8,8 @@
 //! | `/metrics` | Prometheus text |
 //! | `/admin/v1/config` | the config that serves, with every default, secrets masked |
 //!
-//! Health and readiness need no token: a load balancer has none. Limits: `CONNECTIONS_MAX`, `REQUEST_TIMEOUT`.
-//! Absent: changing anything; that is done by editing the config.
+//! Health and readiness need no token: a load balancer has none. Limits: `CONNECTIONS_MAX`,
+//! `REQUEST_TIMEOUT`. Absent: changing anything; that is done by editing the config.
 
 use crate::base::secret::Secret;
 use http_body_util::Full;
@@ -60,7 +61,8 @@ impl Admin {
         }
     }
 
-    /// Listens on a unix socket that only this user may use. A socket that was left behind is replaced, a live one is an error.
+    /// Listens on a unix socket that only this user may use. A socket that was left behind is replaced, a
+    /// live one is an error.
     pub fn unix(path: &Path) -> io::Result<Admin> {
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             return Err(io::ErrorKind::AddrInUse.into());

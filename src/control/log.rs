@@ -1,7 +1,8 @@
 //! The access log's writer: empties the workers' rings and appends to stdout or a file.
 //!
-//! It runs on control, so a slow disk delays nothing but the log: the rings fill, and what does not fit is counted by the workers.
-//! A file is opened anew on SIGUSR1, after a rotation. A write that fails is counted and told once until one succeeds again.
+//! It runs on control, so a slow disk delays nothing but the log: the rings fill, and what does not fit is
+//! counted by the workers. A file is opened anew on SIGUSR1, after a rotation. A write that fails is counted
+//! and told once until one succeeds again.
 
 use crate::handler::snapshot::AccessLog;
 use crate::server::LogRings;

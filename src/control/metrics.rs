@@ -1,8 +1,8 @@
 //! `/metrics`: the counters of all workers, summed at the scrape, in Prometheus' text format.
 //!
-//! Label values come from the config only. Names of OpenTelemetry's GenAI conventions (2026-07) where one exists, `tollgate_` otherwise.
-//! Histograms are cumulated here from the workers' plain buckets; times in seconds.
-//! Source: Prometheus text exposition format 0.0.4; FIELD section 5.
+//! Label values come from the config only. Names of OpenTelemetry's GenAI conventions (2026-07) where one
+//! exists, `tollgate_` otherwise. Histograms are cumulated here from the workers' plain buckets; times in
+//! seconds. Source: Prometheus text exposition format 0.0.4; FIELD section 5.
 
 use crate::base::counter::{BUCKETS_US, Counter, Histogram};
 use crate::handler::facts::Counters;

@@ -1,8 +1,10 @@
-//! Host names of providers and their addresses: resolved here, published to the workers, never looked up by them.
+//! Host names of providers and their addresses: resolved here, published to the workers, never looked up by
+//! them.
 //!
-//! Every host of the config has one published list for as long as the process lives, whatever generation names it. At start and after a
-//! reload names without an answer are resolved at once; all are asked again every `REFRESH_EVERY`, those that failed every second.
-//! Limits: `RESOLVE_TIMEOUT` a name. Errors: a failure keeps the last answer; a name that never had one is told to callers.
+//! Every host of the config has one published list for as long as the process lives, whatever generation
+//! names it. At start and after a reload names without an answer are resolved at once; all are asked again
+//! every `REFRESH_EVERY`, those that failed every second. Limits: `RESOLVE_TIMEOUT` a name. Errors: a failure
+//! keeps the last answer; a name that never had one is told to callers.
 
 use crate::net::resolve::{Addresses, Published};
 use std::cell::RefCell;

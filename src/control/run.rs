@@ -1,9 +1,11 @@
-//! Runs the gateway: loads the config, starts workers, then follows signals, files and names until the drain has ended.
+//! Runs the gateway: loads the config, starts workers, then follows signals, files and names until the drain
+//! has ended.
 //!
-//! Control is one thread with a tokio runtime of its own; whatever may block or wait for long happens here. SIGHUP or a change of a
-//! watched file: load again, publish, or say why not and go on with the old generation. SIGUSR1: open the log anew. SIGTERM, SIGINT:
-//! readiness falls, workers stop accepting and end when their last request has; a second one ends the process at once.
-//! Errors: `RunError`, before anything serves; later ones are told on stderr and in metrics.
+//! Control is one thread with a tokio runtime of its own; whatever may block or wait for long happens here.
+//! SIGHUP or a change of a watched file: load again, publish, or say why not and go on with the old
+//! generation. SIGUSR1: open the log anew. SIGTERM, SIGINT: readiness falls, workers stop accepting and end
+//! when their last request has; a second one ends the process at once. Errors: `RunError`, before anything
+//! serves; later ones are told on stderr and in metrics.
 
 use crate::base::secret::Secret;
 use crate::control::admin::{Admin, Pages};

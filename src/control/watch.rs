@@ -1,7 +1,8 @@
 //! Whether files of the config have changed: looked at twice a second, by size, time, and inode.
 //!
-//! Looking needs no watch descriptors, sees files that are replaced by a link (as container volumes do) and works on every file system.
-//! A change counts when the files have stood still for one look, so that a file that is being written is not read half.
+//! Looking needs no watch descriptors, sees files that are replaced by a link (as container volumes do) and
+//! works on every file system. A change counts when the files have stood still for one look, so that a file
+//! that is being written is not read half.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;

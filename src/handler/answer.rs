@@ -1,7 +1,7 @@
 //! From a target's answer to the client: the head with its rule, then the relay; the commit point is here.
 //!
-//! An event stream is relayed by events, everything else as bytes. With event stages a whole answer is collected and looked at as one
-//! event before its head goes out, since its length may change.
+//! An event stream is relayed by events, everything else as bytes. With event stages a whole answer is
+//! collected and looked at as one event before its head goes out, since its length may change.
 
 use crate::base::clock::{self, Instant};
 use crate::codec::http1::ResponseFraming;

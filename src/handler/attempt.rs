@@ -1,11 +1,12 @@
 //! Calls to targets until one answers: build the request, send it, read the head; or the next target.
 //!
-//! The body is the caller's buffer and an ordered list of patches; each attempt splices its own model name and sends the pieces without
-//! joining them, so it can be sent again. Another target is tried when none was origins, and when 429 or 5xx comes before the commit
-//! point (`answer::commit`); the last target's answer goes to the client whatever it is. A call that timed out is not repeated: the
-//! provider has taken it and will bill it.
-//! A pooled connection that its peer closed just as the request went out gets one more try on a fresh one.
-//! Cancel: dropping the future drops the connection; nothing of an attempt is ever pooled unless its answer was read whole.
+//! The body is the caller's buffer and an ordered list of patches; each attempt splices its own model name
+//! and sends the pieces without joining them, so it can be sent again. Another target is tried when none was
+//! origins, and when 429 or 5xx comes before the commit point (`answer::commit`); the last target's answer
+//! goes to the client whatever it is. A call that timed out is not repeated: the provider has taken it and
+//! will bill it. A pooled connection that its peer closed just as the request went out gets one more try on a
+//! fresh one. Cancel: dropping the future drops the connection; nothing of an attempt is ever pooled unless
+//! its answer was read whole.
 
 use crate::base::clock::Instant;
 use crate::base::error::{Error, Kind};
@@ -174,7 +175,8 @@ async fn call_upstream(
         let list = build(&call.head, provider, outgoing).map_err(Failed::Final)?;
         match send_and_read_head(&mut exchange, list, provider).await {
             Ok(answer) => return Ok((Answered::Upstream(answer), Source::Upstream(exchange))),
-            // Its peer closed it as the request went out: a fresh one is asked, once, since that is not reused.
+            // Its peer closed it as the request went out: a fresh one is asked, once, since that is not
+            // reused.
             Err(UpstreamError::NoAnswer) if exchange.is_reused() => {}
             Err(error) => return Err(Failed::Final(call_error(provider, error))),
         }

@@ -1,7 +1,7 @@
 //! Facts that leave a worker: counters that control sums at a scrape, and one access-log record per request.
 //!
-//! Nothing here waits. Records go through a bounded ring of bytes with one writer and one reader (`rtrb`); one that does not fit is
-//! dropped whole and counted.
+//! Nothing here waits. Records go through a bounded ring of bytes with one writer and one reader (`rtrb`);
+//! one that does not fit is dropped whole and counted.
 
 use crate::base::counter::{Counter, Histogram};
 use crate::handler::record;

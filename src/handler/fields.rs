@@ -1,11 +1,12 @@
-//! Which header fields go on, in both directions. One rule each, so that a reader can predict what an upstream sees.
+//! Which header fields go on, in both directions. One rule each, so that a reader can predict what an
+//! upstream sees.
 //!
-//! Request: every field goes on as it came but those that end here: fields of this hop (RFC 9110 section 7.6.1 and what
-//! `Connection` names), framing, `Host`, `Expect`, the caller's credentials, cookies, and what proxies before us added about the
-//! caller. `Accept-Encoding` is replaced where the answer is metered. Beta, organisation, version and trace fields go on.
-//! Answer: every field goes on but those of the hop, framing, `Set-Cookie` (a cookie of one caller's upstream connection is not
-//! for another) and `Alt-Svc` (it would lead the client past the gateway).
-//! Source: RFC 9110 section 7.6; DESIGN section 2.
+//! Request: every field goes on as it came but those that end here: fields of this hop (RFC 9110 section
+//! 7.6.1 and what `Connection` names), framing, `Host`, `Expect`, the caller's credentials, cookies, and what
+//! proxies before us added about the caller. `Accept-Encoding` is replaced where the answer is metered. Beta,
+//! organisation, version and trace fields go on. Answer: every field goes on but those of the hop, framing,
+//! `Set-Cookie` (a cookie of one caller's upstream connection is not for another) and `Alt-Svc` (it would
+//! lead the client past the gateway). Source: RFC 9110 section 7.6; DESIGN section 2.
 
 use crate::codec::http1::{ConnectionOptions, is_hop_by_hop};
 

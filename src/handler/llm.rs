@@ -1,8 +1,9 @@
 //! The life of a request, top to bottom, once. Read this file first.
 //!
-//! `serve` is called by the connection with a head that passed the grammar; it answers on the same connection and says whether another
-//! request may follow. `answer` is the list of stages; each is a leaf that gives a value or the error that ends the request; all
-//! branching is here. Whatever happens, `serve` finishes the exchange by one call.
+//! `serve` is called by the connection with a head that passed the grammar; it answers on the same connection
+//! and says whether another request may follow. `answer` is the list of stages; each is a leaf that gives a
+//! value or the error that ends the request; all branching is here. Whatever happens, `serve` finishes the
+//! exchange by one call.
 
 use crate::base::clock;
 use crate::base::error::{Error, Kind};

@@ -1,7 +1,8 @@
 //! `/v1/models`: the models that the caller's key may ask for, as a list or one of them.
 //!
-//! OpenAI's form, or Anthropic's where the caller sent `anthropic-version`. Wildcard routes name nothing that could be listed;
-//! one model is found through them all the same. Source: the reference pages of both vendors, November 2026.
+//! OpenAI's form, or Anthropic's where the caller sent `anthropic-version`. Wildcard routes name nothing that
+//! could be listed; one model is found through them all the same. Source: the reference pages of both
+//! vendors, November 2026.
 
 use crate::codec::json;
 use crate::handler::snapshot::Snapshot;

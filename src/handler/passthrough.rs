@@ -1,10 +1,11 @@
-//! Other paths of a provider, under a prefix of the config: streamed in both directions, unseen by surfaces and policy.
+//! Other paths of a provider, under a prefix of the config: streamed in both directions, unseen by surfaces
+//! and policy.
 //!
-//! The body is never collected: one piece at a time goes on, and a slow provider slows its client. An answer that begins before the
-//! request has ended is relayed; the rest of the request is not read then. Once a byte of the body has gone out nothing is repeated.
-//! Paths are compared as sent. What could mean another path to the provider than to us (dot segments, an encoded slash or
-//! backslash) is refused, so that allowed prefixes hold.
-//! Metered where the path's end names a dialect and the answer has usage.
+//! The body is never collected: one piece at a time goes on, and a slow provider slows its client. An answer
+//! that begins before the request has ended is relayed; the rest of the request is not read then. Once a byte
+//! of the body has gone out nothing is repeated. Paths are compared as sent. What could mean another path to
+//! the provider than to us (dot segments, an encoded slash or backslash) is refused, so that allowed prefixes
+//! hold. Metered where the path's end names a dialect and the answer has usage.
 
 use crate::base::error::{Error, Kind};
 use crate::codec::http1::{BodyFraming, CHUNK_END, LAST_CHUNK, ResponseFraming, write_chunk_head};

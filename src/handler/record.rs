@@ -1,7 +1,8 @@
 //! The access log's record of one request: a line of JSON.
 //!
-//! Times in microseconds from the start of the request; absent where a step was not reached. Values that a client chose (the model's
-//! name) are escaped and cut. Nothing of bodies, credentials or headers stands here.
+//! Times in microseconds from the start of the request; absent where a step was not reached. Values that a
+//! client chose (the model's name) are escaped and cut. Nothing of bodies, credentials or headers stands
+//! here.
 
 use crate::base::clock;
 use crate::codec::json;

@@ -1,15 +1,17 @@
 //! Relays an answer from its source to its sink: the loop that the gateway exists for.
 //!
-//! Shape: wait for the source, the client's end or a timer, whichever is first; look at what came (event ends, meter, stages);
-//! send it in one gathered send; again. One read is in flight at a time, so a slow client holds its upstream back and at most one
-//! page of bytes waits. The slices that the source read are the slices that the client is sent.
+//! Shape: wait for the source, the client's end or a timer, whichever is first; look at what came (event
+//! ends, meter, stages); send it in one gathered send; again. One read is in flight at a time, so a slow
+//! client holds its upstream back and at most one page of bytes waits. The slices that the source read are
+//! the slices that the client is sent.
 //!
-//! Events: the framer finds their ends. Where nothing needs an event whole, its pieces go on as they come, however long. Where
-//! something does (a usage chunk that may have to be hidden, a stage), an event that straddles reads is carried, up to a bound; an
-//! event within one read is never copied.
-//! Ends: whole, client left (the upstream is dropped, or drained to its usage, by the key's setting), upstream cut (the client sees
-//! an error of its dialect, where events allow one, and a connection that breaks off), ended by a stage.
-//! Limits: `Limits`. Cancel: dropping the future drops source and sink; the exchange is finished by the caller.
+//! Events: the framer finds their ends. Where nothing needs an event whole, its pieces go on as they come,
+//! however long. Where something does (a usage chunk that may have to be hidden, a stage), an event that
+//! straddles reads is carried, up to a bound; an event within one read is never copied. Ends: whole, client
+//! left (the upstream is dropped, or drained to its usage, by the key's setting), upstream cut (the client
+//! sees an error of its dialect, where events allow one, and a connection that breaks off), ended by a stage.
+//! Limits: `Limits`. Cancel: dropping the future drops source and sink; the exchange is finished by the
+//! caller.
 
 use crate::base::clock::{self, Instant};
 use crate::codec::sse::Framer;
@@ -110,8 +112,8 @@ enum Progress {
 }
 
 impl Relay<'_, '_> {
-    /// Relays until the end and says how it ended. The head has been given to the sink already and goes out with
-    /// what came with it. `left` ends when the client has left.
+    /// Relays until the end and says how it ended. The head has been given to the sink already and goes out
+    /// with what came with it. `left` ends when the client has left.
     pub async fn run(mut self, mut left: Pin<&mut impl Future<Output = ()>>) -> Ended {
         let timer = Deadline::unset();
         let mut last_read = clock::now();
@@ -175,7 +177,8 @@ impl Relay<'_, '_> {
         }
     }
 
-    /// Events that end in `slice`, and the beginning of one that does not. Neighbours that go on unchanged go as one piece.
+    /// Events that end in `slice`, and the beginning of one that does not. Neighbours that go on unchanged go
+    /// as one piece.
     fn take_events(&mut self, slice: Slice, now: Instant) -> Progress {
         let Body::Events(events) = &mut self.body else { return Progress::GoOn };
         let (mut at, mut run) = (0, 0);
@@ -281,7 +284,8 @@ impl Relay<'_, '_> {
         }
     }
 
-    /// The upstream broke off. The client is told in the stream where events allow it, and sees its connection break in any case.
+    /// The upstream broke off. The client is told in the stream where events allow it, and sees its
+    /// connection break in any case.
     async fn cut(self, error: SourceError) -> Ended {
         if let Body::Events(events) = &self.body
             && !events.in_pieces
@@ -297,7 +301,8 @@ impl Relay<'_, '_> {
         Ended::UpstreamCut
     }
 
-    /// Nobody reads any more: the source is dropped by the caller, or read on to its usage where the key says so.
+    /// Nobody reads any more: the source is dropped by the caller, or read on to its usage where the key says
+    /// so.
     async fn client_left(mut self, timer: &Deadline) -> Ended {
         if let OnDisconnect::Drain(cap) = self.limits.on_disconnect {
             timer.set_at(clock::now() + Duration::from_millis(cap.time_max_ms));

@@ -1,7 +1,7 @@
 //! Answers that the gateway gives itself: errors and lists, in the caller's dialect, with the request's id.
 //!
-//! Every answer has `x-request-id`; one with an error says whether and when a retry helps. Nothing of a request is repeated in
-//! them but what `Error::detail` quotes, which is cleaned and cut here.
+//! Every answer has `x-request-id`; one with an error says whether and when a retry helps. Nothing of a
+//! request is repeated in them but what `Error::detail` quotes, which is cleaned and cut here.
 
 use crate::base::error::Error;
 use crate::base::id::RequestId;

@@ -1,7 +1,8 @@
 //! The steps of a request before any upstream is asked: who asks, what, in which dialect, for which model.
 //!
-//! Each function is one step of `llm::ask` and gives a value or the error that the client is told. The body is read once: strict check
-//! over a private copy (simd-json), then one pass for the few fields that are needed.
+//! Each function is one step of `llm::ask` and gives a value or the error that the client is told. The body
+//! is read once: strict check over a private copy (simd-json), then one pass for the few fields that are
+//! needed.
 
 use crate::base::clock;
 use crate::base::error::{Error, Kind};

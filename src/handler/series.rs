@@ -1,8 +1,10 @@
-//! Counters with labels: one set per worker, route and provider, so that label values come from the config only.
+//! Counters with labels: one set per worker, route and provider, so that label values come from the config
+//! only.
 //!
-//! Control owns the `Registry` and puts, with each generation, the sets of its targets into the snapshot. A set that a later
-//! generation names again is the same one, so totals never fall. A worker adds to its own sets without a locked instruction and
-//! shares no cache line with another worker; control sums them at a scrape.
+//! Control owns the `Registry` and puts, with each generation, the sets of its targets into the snapshot. A
+//! set that a later generation names again is the same one, so totals never fall. A worker adds to its own
+//! sets without a locked instruction and shares no cache line with another worker; control sums them at a
+//! scrape.
 
 use crate::base::counter::{Counter, Histogram};
 use crate::llm::provider::Provider;

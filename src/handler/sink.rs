@@ -1,10 +1,10 @@
 //! Where an answer goes: a client's HTTP/1.1 connection, or memory (tests; later a cache's store).
 //!
-//! Shape: `head` once, `data` as often as there is some, `flush` when nothing more is at hand, `end` or drop. Framing is written
-//! here and nowhere else: Content-Length where the length is known, chunks otherwise, the end of the connection for HTTP/1.0.
-//! One flush is one send: head, chunk framing and the slices of what the upstream sent, gathered, not copied.
-//! Errors: `Gone`, the client left or took nothing for the write timeout. A sink dropped before `end` leaves the answer visibly
-//! cut: its connection must not be used again.
+//! Shape: `head` once, `data` as often as there is some, `flush` when nothing more is at hand, `end` or drop.
+//! Framing is written here and nowhere else: Content-Length where the length is known, chunks otherwise, the
+//! end of the connection for HTTP/1.0. One flush is one send: head, chunk framing and the slices of what the
+//! upstream sent, gathered, not copied. Errors: `Gone`, the client left or took nothing for the write
+//! timeout. A sink dropped before `end` leaves the answer visibly cut: its connection must not be used again.
 //! Source: RFC 9112 sections 6 and 7.
 
 use crate::codec::http1::{CHUNK_END, HeadWriter, LAST_CHUNK, ResponseFraming, chunk_head};
@@ -217,7 +217,8 @@ impl<'a> Http1Sink<'a> {
             written_whole = head.finish();
         });
         if written_whole.is_err() {
-            // A field that must not get out (an upstream's parser let it in): the client sees a closed connection.
+            // A field that must not get out (an upstream's parser let it in): the client sees a closed
+            // connection.
             self.framing = Some(Framing::Nothing);
             self.client.keep_alive = false;
         }

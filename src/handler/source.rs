@@ -1,9 +1,9 @@
 //! Where an answer comes from: an upstream, the built-in provider, or a list replayed from memory.
 //!
-//! Shape: head first, then payload slices until the end. Transfer framing ends here: slices hold payload bytes only.
-//! `next` may be dropped while it waits and asked again; nothing is lost. `ready` gives what needs no waiting.
-//! Errors: `SourceError`, all the upstream's fault. A dropped source closes its connection; `release` gives it back to the pool
-//! after a whole answer.
+//! Shape: head first, then payload slices until the end. Transfer framing ends here: slices hold payload
+//! bytes only. `next` may be dropped while it waits and asked again; nothing is lost. `ready` gives what
+//! needs no waiting. Errors: `SourceError`, all the upstream's fault. A dropped source closes its connection;
+//! `release` gives it back to the pool after a whole answer.
 
 use crate::base::error::{Error, Kind, Timer};
 use crate::handler::mock;
@@ -88,7 +88,8 @@ impl Source {
         }
     }
 
-    /// Gives an upstream's connection back where its answer was read whole and the connection may be used again.
+    /// Gives an upstream's connection back where its answer was read whole and the connection may be used
+    /// again.
     pub fn release(self) {
         if let Source::Upstream(upstream) = self {
             upstream.finish();

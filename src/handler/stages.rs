@@ -1,10 +1,10 @@
 //! Runs the event stages of one answer, in order, on whole events.
 //!
-//! Each stage sees the texts as the stages before left them. What no stage changed goes on byte for byte; what one did is spliced into the
-//! event's data and everything else of it stays. Text that a stage released passes the stages behind it and becomes an event of the
-//! dialect, before the event that closes its lane.
-//! Texts that a dialect repeats (`Part::Again`: the closing events of Responses) come out as they did piece by piece.
-//! Limit: `SAID_BYTES_MAX` of text is remembered for such repeats.
+//! Each stage sees the texts as the stages before left them. What no stage changed goes on byte for byte;
+//! what one did is spliced into the event's data and everything else of it stays. Text that a stage released
+//! passes the stages behind it and becomes an event of the dialect, before the event that closes its lane.
+//! Texts that a dialect repeats (`Part::Again`: the closing events of Responses) come out as they did piece
+//! by piece. Limit: `SAID_BYTES_MAX` of text is remembered for such repeats.
 
 use crate::base::clock::{self, Instant};
 use crate::codec::json;

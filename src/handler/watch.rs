@@ -1,9 +1,9 @@
 //! Whether the client is still there, while nobody reads from it.
 //!
-//! Arming a poll costs an operation of the ring, and another to take it back: more than a short request is worth. So the watch looks
-//! only after `ARM_AFTER`, once, and stays armed until the exchange ends. With the deadline's tick a client that leaves is noticed
-//! within 100 ms at the latest.
-//! Bytes of a next request (pipelining) blind the watch: the client's end is noticed by the next send then.
+//! Arming a poll costs an operation of the ring, and another to take it back: more than a short request is
+//! worth. So the watch looks only after `ARM_AFTER`, once, and stays armed until the exchange ends. With the
+//! deadline's tick a client that leaves is noticed within 100 ms at the latest. Bytes of a next request
+//! (pipelining) blind the watch: the client's end is noticed by the next send then.
 
 use crate::net::conn::Conn;
 use crate::net::deadline::Deadline;

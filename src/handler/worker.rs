@@ -1,7 +1,9 @@
-//! What all requests of one worker share: config, connection pools, counters, the amount of collected bodies, the drain signal.
+//! What all requests of one worker share: config, connection pools, counters, the amount of collected bodies,
+//! the drain signal.
 //!
-//! Config arrives as a generation: `Published` is written by control and read here, between requests, by one atomic load; an
-//! exchange that runs keeps the generation it started with. Nothing else crosses but the rings of `facts`.
+//! Config arrives as a generation: `Published` is written by control and read here, between requests, by one
+//! atomic load; an exchange that runs keeps the generation it started with. Nothing else crosses but the
+//! rings of `facts`.
 
 use crate::handler::facts::Facts;
 use crate::handler::snapshot::Snapshot;

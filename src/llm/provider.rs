@@ -1,8 +1,8 @@
 //! Providers: who is called, where, with which credential, and which dialects it speaks.
 //!
 //! A provider joins a client's path to its base URL by these rules (`Provider::path_for`,
-//! `Provider::passthrough_path`). A surface's path starts with `/v1`; that part is replaced by the base URL's own
-//! path:
+//! `Provider::passthrough_path`). A surface's path starts with `/v1`; that part is replaced by the base URL's
+//! own path:
 //!
 //! | base URL | `/v1/chat/completions` becomes |
 //! | --- | --- |
@@ -10,8 +10,8 @@
 //! | `https://host/openai/v1` | `/openai/v1/chat/completions` |
 //! | `https://host/api/v4` | `/api/v4/chat/completions` |
 //!
-//! A base URL without a path means `/v1`. Kind `anthropic` names its base without `/v1`, as its SDKs do: it is
-//! added where the base does not end in it. A slash at the end of the base URL changes nothing.
+//! A base URL without a path means `/v1`. Kind `anthropic` names its base without `/v1`, as its SDKs do: it
+//! is added where the base does not end in it. A slash at the end of the base URL changes nothing.
 //!
 //! The built-in provider (kind `mock`) is not called over the network: it has no base URL and no origin.
 //! Absent: quirks and error maps of vendors; request signing. They come with the catalogue.

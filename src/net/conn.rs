@@ -1,7 +1,7 @@
 //! A connection as HTTP sees it: plain or TLS, same calls.
 //!
-//! Methods take `&self`: a relay waits for its client's end while it sends to it. TLS keeps its state in cells and never holds
-//! a borrow across an await.
+//! Methods take `&self`: a relay waits for its client's end while it sends to it. TLS keeps its state in
+//! cells and never holds a borrow across an await.
 
 use crate::net::page::Page;
 use crate::net::send::SendList;
@@ -32,7 +32,8 @@ impl Conn {
         }
     }
 
-    /// Waits for bytes and appends them: how many; 0 at the end or where the page is full. May be dropped while it waits.
+    /// Waits for bytes and appends them: how many; 0 at the end or where the page is full. May be dropped
+    /// while it waits.
     pub async fn recv(&self, page: &mut Page) -> io::Result<usize> {
         if page.room() == 0 {
             return Ok(0);

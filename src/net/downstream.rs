@@ -1,9 +1,10 @@
-//! One HTTP/1.1 connection of a client, as the side that answers: heads and bodies in, answers out through `handler/sink`.
+//! One HTTP/1.1 connection of a client, as the side that answers: heads and bodies in, answers out through
+//! `handler/sink`.
 //!
-//! Shape: `read_head` gives the next request; `body_piece` or `collect_body` its body; between requests an idle connection
-//! holds no buffer. Bytes that came behind a message (pipelining) stay and are the next message's.
-//! Limits: `Bounds`. Every wait has a deadline: idle, head, body (silence, and a minimum rate), write.
-//! Errors: `Refusal` (the client broke the grammar: answer and close), `BodyError` (who and what).
+//! Shape: `read_head` gives the next request; `body_piece` or `collect_body` its body; between requests an
+//! idle connection holds no buffer. Bytes that came behind a message (pipelining) stay and are the next
+//! message's. Limits: `Bounds`. Every wait has a deadline: idle, head, body (silence, and a minimum rate),
+//! write. Errors: `Refusal` (the client broke the grammar: answer and close), `BodyError` (who and what).
 //! Source: RFC 9112 sections 2, 6, 7, 9; RFC 9110 section 10.1.1 (Expect).
 
 use crate::base::clock::{self, Instant};
@@ -179,8 +180,8 @@ impl Downstream {
         }
     }
 
-    /// The whole body in one piece of at most `bytes_max`. A body that came with its head is not copied; another one
-    /// grows as its bytes arrive, and `permit` with it.
+    /// The whole body in one piece of at most `bytes_max`. A body that came with its head is not copied;
+    /// another one grows as its bytes arrive, and `permit` with it.
     pub async fn collect_body(&mut self, bytes_max: u64, permit: &mut Permit) -> Result<Slice, BodyError> {
         if let Body::Length(length) = self.body {
             if length > bytes_max {
@@ -223,8 +224,9 @@ impl Downstream {
         }
     }
 
-    /// Closes so that an answer which was sent before the whole request was read still reaches the client: says goodbye, then
-    /// reads and forgets what still comes, bounded in bytes and time. A close with unread bytes would be a reset.
+    /// Closes so that an answer which was sent before the whole request was read still reaches the client:
+    /// says goodbye, then reads and forgets what still comes, bounded in bytes and time. A close with unread
+    /// bytes would be a reset.
     pub async fn linger(mut self) {
         self.conn.shutdown().await;
         self.page = None;
@@ -339,7 +341,8 @@ impl Downstream {
         self.wait_for_body().await?;
         let page = self.page.get_or_insert_with(Page::rent);
         if page.room() == 0 {
-            // What is unread here is framing that the decoder has used already, or nothing: `release_used` ran.
+            // What is unread here is framing that the decoder has used already, or nothing: `release_used`
+            // ran.
             return Err(BodyError::Broken("more framing than fits a buffer"));
         }
         match self.conn.try_recv(page) {
@@ -348,7 +351,8 @@ impl Downstream {
         }
     }
 
-    /// The rest of a body of known length, read straight into the collected one, which never has room for more than that.
+    /// The rest of a body of known length, read straight into the collected one, which never has room for
+    /// more than that.
     async fn receive_into(
         &mut self,
         collected: &mut Page,
@@ -373,7 +377,8 @@ impl Downstream {
         Ok(())
     }
 
-    /// Makes room for `more` in `collected`: twice as much as before, never more than the body can still bring.
+    /// Makes room for `more` in `collected`: twice as much as before, never more than the body can still
+    /// bring.
     fn make_room(
         &self,
         collected: &mut Page,

@@ -1,9 +1,10 @@
 //! Real sockets through monoio 0.2.4, on the ring or on epoll. The only file that knows monoio's runtime.
 //!
-//! Reads: wait with a poll operation, then recv(2) into a rented page. So a waiting stream holds no buffer, and a dropped wait
-//! loses nothing. Sends: an operation of the ring that owns its bytes. Accept and connect: readiness, then the plain call, so
-//! that a dropped future leaks no descriptor (monoio's own accept does). Figures: STACK, section 5b.
-//! Ring flags are tried by hand because monoio's own fallback ends with an error when the kernel refuses a flag.
+//! Reads: wait with a poll operation, then recv(2) into a rented page. So a waiting stream holds no buffer,
+//! and a dropped wait loses nothing. Sends: an operation of the ring that owns its bytes. Accept and connect:
+//! readiness, then the plain call, so that a dropped future leaks no descriptor (monoio's own accept does).
+//! Figures: STACK, section 5b. Ring flags are tried by hand because monoio's own fallback ends with an error
+//! when the kernel refuses a flag.
 
 #![allow(unsafe_code)]
 
@@ -118,8 +119,9 @@ impl Socket {
         let mut sent = 0;
         while sent < total {
             list.gather(sent);
-            // SAFETY: `write` and `writev` take `&mut self` by their trait but only clone the handle of the descriptor (read in
-            // monoio 0.2.4, which is pinned). The reference ends before the future is awaited; one thread.
+            // SAFETY: `write` and `writev` take `&mut self` by their trait but only clone the handle of the
+            // descriptor (read in monoio 0.2.4, which is pinned). The reference ends before the future is
+            // awaited; one thread.
             let io = unsafe { &mut *self.io.get() };
             let (result, returned) =
                 if list.gathered() == 1 { io.write(list).await } else { io.writev(list).await };

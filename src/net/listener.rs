@@ -1,7 +1,8 @@
-//! Listening sockets: one per worker and address, `SO_REUSEPORT`, so that the kernel spreads connections over workers.
+//! Listening sockets: one per worker and address, `SO_REUSEPORT`, so that the kernel spreads connections over
+//! workers.
 //!
-//! TCP_NODELAY is set on the listening socket and inherited by what it accepts, which saves a call per connection.
-//! Errors: an address that is in use or not ours, named with the address.
+//! TCP_NODELAY is set on the listening socket and inherited by what it accepts, which saves a call per
+//! connection. Errors: an address that is in use or not ours, named with the address.
 
 use crate::net::stream::Stream;
 use crate::net::{kernel, memory, runtime};
@@ -13,7 +14,8 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Connections that may wait to be accepted (the kernel caps it at net.core.somaxconn).
 const BACKLOG: i32 = 4096;
 
-/// Whether `address` is free: with `SO_REUSEPORT` alone a second process of the same user would share it unnoticed.
+/// Whether `address` is free: with `SO_REUSEPORT` alone a second process of the same user would share it
+/// unnoticed.
 pub fn probe(address: SocketAddr) -> io::Result<()> {
     let fd = rustix::net::socket_with(family(address), SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     sockopt::set_socket_reuseaddr(&fd, true)?;
@@ -21,7 +23,8 @@ pub fn probe(address: SocketAddr) -> io::Result<()> {
     Ok(rustix::net::listen(&fd, 1)?)
 }
 
-/// Binds and listens on a kernel socket; done before the workers start, so that a busy port is a start-up error.
+/// Binds and listens on a kernel socket; done before the workers start, so that a busy port is a start-up
+/// error.
 pub fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let fd = rustix::net::socket_with(family(address), SocketType::STREAM, flags, None)?;

@@ -1,8 +1,8 @@
 //! Sockets, buffers, time: the only code that touches monoio or the kernel's network.
 //!
-//! One interface, three implementations, chosen per thread when its runtime starts:
-//! the ring (io_uring), epoll (both in `kernel`, through monoio) and memory (`memory`: seeded, virtual clock, faults).
-//! What a caller may rely on, on each of them:
+//! One interface, three implementations, chosen per thread when its runtime starts: the ring (io_uring),
+//! epoll (both in `kernel`, through monoio) and memory (`memory`: seeded, virtual clock, faults). What a
+//! caller may rely on, on each of them:
 //!
 //! - Waiting never loses data: `Conn::readable` may be dropped at any moment, and `try_recv` does not wait.
 //! - A send owns its bytes (`SendList`). A connection whose send was dropped half-way must be dropped too.

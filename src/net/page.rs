@@ -1,10 +1,10 @@
 //! Rented buffers: a `Page` is filled by reads, `Slice`s of it are sent; the last holder gives it back.
 //!
-//! Shape: `Page::rent` takes 16 KiB from the thread's pool; a read appends to it; `Page::slice` makes read-only views
-//! that share it without a copy. When page and slices are gone the memory returns to the pool of the thread.
-//! Limits: the pool keeps at most `POOL_PAGES_MAX` pages, and `trim_pool` gives back what has not been in use lately, so memory
-//! decays after load. `Page::with_room` makes a page of any size outside the pool (bodies that are collected whole).
-//! Not `Send`: a page belongs to its worker.
+//! Shape: `Page::rent` takes 16 KiB from the thread's pool; a read appends to it; `Page::slice` makes
+//! read-only views that share it without a copy. When page and slices are gone the memory returns to the pool
+//! of the thread. Limits: the pool keeps at most `POOL_PAGES_MAX` pages, and `trim_pool` gives back what has
+//! not been in use lately, so memory decays after load. `Page::with_room` makes a page of any size outside
+//! the pool (bodies that are collected whole). Not `Send`: a page belongs to its worker.
 
 #![allow(unsafe_code)]
 
@@ -48,7 +48,8 @@ impl Page {
 
     /// What was filled so far.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: the first `filled` bytes are initialised and nobody writes them again while the block lives.
+        // SAFETY: the first `filled` bytes are initialised and nobody writes them again while the block
+        // lives.
         unsafe { std::slice::from_raw_parts(self.block.start(), self.filled) }
     }
 
@@ -91,8 +92,8 @@ impl Page {
             .then(|| unsafe { std::slice::from_raw_parts_mut(self.block.start().cast_mut(), self.filled) })
     }
 
-    /// Moves `range` of what was filled to the front and forgets the rest, where no slice refers to the page; false (and nothing
-    /// done) otherwise.
+    /// Moves `range` of what was filled to the front and forgets the rest, where no slice refers to the page;
+    /// false (and nothing done) otherwise.
     pub fn keep(&mut self, range: Range<usize>) -> bool {
         let end = range.end.min(self.filled);
         let start = range.start.min(end);

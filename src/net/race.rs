@@ -1,4 +1,5 @@
-//! Waits for the first of several futures, in a fixed order of preference, without allocation and without waking itself.
+//! Waits for the first of several futures, in a fixed order of preference, without allocation and without
+//! waking itself.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,7 +12,8 @@ pub enum First<A, B> {
     Two(B),
 }
 
-/// Polls both until one is ready; `one` is asked first. The other is dropped: give only what may be dropped while it waits.
+/// Polls both until one is ready; `one` is asked first. The other is dropped: give only what may be dropped
+/// while it waits.
 pub async fn race<A: Future, B: Future>(one: A, two: B) -> First<A::Output, B::Output> {
     let one = std::pin::pin!(one);
     let two = std::pin::pin!(two);

@@ -1,8 +1,9 @@
 //! Runs a worker's tasks: starts the runtime that fits, spawns, sleeps. The same calls on every driver.
 //!
-//! `run` blocks the thread until its main future ends. The driver is the first that the kernel grants, in the order ring with
-//! COOP_TASKRUN, plain ring, epoll (`Driver`); what was refused and why is handed to the caller to be reported.
-//! A task that panics ends alone: the panic is caught, counted (`panics`) and its message is kept by the panic hook.
+//! `run` blocks the thread until its main future ends. The driver is the first that the kernel grants, in the
+//! order ring with COOP_TASKRUN, plain ring, epoll (`Driver`); what was refused and why is handed to the
+//! caller to be reported. A task that panics ends alone: the panic is caught, counted (`panics`) and its
+//! message is kept by the panic hook.
 
 use crate::net::{deadline, kernel, memory};
 use std::cell::Cell;
@@ -142,7 +143,8 @@ impl<F: Future<Output = ()>> Future for Guarded<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let task = self.project().task;
-        // The task is dropped right after a panic, so nobody sees what it left half done but what it shares by `Cell`s.
+        // The task is dropped right after a panic, so nobody sees what it left half done but what it shares
+        // by `Cell`s.
         match catch_unwind(AssertUnwindSafe(|| task.poll(cx))) {
             Ok(state) => state,
             Err(_) => {

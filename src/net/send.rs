@@ -1,8 +1,9 @@
-//! What is to be sent, as a list of pieces in order: own small bytes (framing, heads) and slices that are not copied.
+//! What is to be sent, as a list of pieces in order: own small bytes (framing, heads) and slices that are not
+//! copied.
 //!
-//! Shape: push pieces, hand the list to `Conn::send`, which takes it. The kernel gathers the pieces (one `iovec` each).
-//! Neighbouring slices of one page become one piece. The storage of a list is reused by the thread.
-//! Limit: `PIECES_MAX` pieces a list (the kernel's IOV_MAX is 1,024); `is_full` tells before.
+//! Shape: push pieces, hand the list to `Conn::send`, which takes it. The kernel gathers the pieces (one
+//! `iovec` each). Neighbouring slices of one page become one piece. The storage of a list is reused by the
+//! thread. Limit: `PIECES_MAX` pieces a list (the kernel's IOV_MAX is 1,024); `is_full` tells before.
 
 #![allow(unsafe_code)]
 
@@ -77,7 +78,8 @@ impl SendList {
         self.push_bytes(Bytes::from_static(bytes));
     }
 
-    /// Leaves a gap for bytes that are known only when what follows is: the head of a chunk. An unfilled gap is empty.
+    /// Leaves a gap for bytes that are known only when what follows is: the head of a chunk. An unfilled gap
+    /// is empty.
     pub fn push_gap(&mut self) -> Gap {
         self.inner.pieces.push(Piece::Gap(0..0));
         Gap(self.inner.pieces.len() - 1)
@@ -162,8 +164,9 @@ impl Drop for SendList {
     }
 }
 
-// SAFETY: `gather` fills `iov` with addresses of bytes that the list owns or shares: its own storage (heap, not touched while
-// the runtime owns the list), pages (kept alive by the slice) and `Bytes`. Moving the list moves a box only.
+// SAFETY: `gather` fills `iov` with addresses of bytes that the list owns or shares: its own storage (heap,
+// not touched while the runtime owns the list), pages (kept alive by the slice) and `Bytes`. Moving the list
+// moves a box only.
 unsafe impl monoio::buf::IoVecBuf for SendList {
     fn read_iovec_ptr(&self) -> *const libc::iovec {
         self.inner.iov.as_ptr()

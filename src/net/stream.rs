@@ -17,7 +17,8 @@ pub enum Received {
     Nothing,
 }
 
-/// A connected byte stream. One thread; methods take `&self` so that a wait for the peer can stand beside a send.
+/// A connected byte stream. One thread; methods take `&self` so that a wait for the peer can stand beside a
+/// send.
 pub enum Stream {
     Kernel(kernel::Socket),
     Memory(memory::Socket),

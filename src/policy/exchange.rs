@@ -1,7 +1,8 @@
 //! One request and its answer, with everything that is known of it.
 //!
-//! `handler` makes one when a head has been read and ends it by one explicit call on every way out; stages of `policy` read and
-//! change it. It holds facts only, no connection and no buffer but the request's body, which is let go at the commit point.
+//! `handler` makes one when a head has been read and ends it by one explicit call on every way out; stages of
+//! `policy` read and change it. It holds facts only, no connection and no buffer but the request's body,
+//! which is let go at the commit point.
 
 use crate::base::clock::{self, Instant};
 use crate::base::id::RequestId;

@@ -1,10 +1,12 @@
-//! The two kinds of policy step and what they may decide: on a request before it is sent, on an answer event by event.
+//! The two kinds of policy step and what they may decide: on a request before it is sent, on an answer event
+//! by event.
 //!
-//! A request stage is an async function over the `Exchange`; it may wait (for control, under a deadline of its own).
-//! An event stage borrows one event with its lanes and decides at once. Both lists are fixed per snapshot and route
-//! (`Stages`). With an empty list of event stages no event is looked at twice and nothing is copied.
-//! A whole (non-streamed) answer is one event with the same lanes; `is_whole` tells, and then nothing may be held.
-//! A new policy is one type that implements one of the traits; neither relay nor dialects change for it.
+//! A request stage is an async function over the `Exchange`; it may wait (for control, under a deadline of
+//! its own). An event stage borrows one event with its lanes and decides at once. Both lists are fixed per
+//! snapshot and route (`Stages`). With an empty list of event stages no event is looked at twice and nothing
+//! is copied. A whole (non-streamed) answer is one event with the same lanes; `is_whole` tells, and then
+//! nothing may be held. A new policy is one type that implements one of the traits; neither relay nor
+//! dialects change for it.
 
 use crate::base::error::Error;
 use crate::codec::patch::Patches;
@@ -103,7 +105,8 @@ pub enum EventVerdict {
     Pass,
     /// It does not go on.
     Drop,
-    /// It goes on with what was replaced; some text was kept back and is asked for with `release` at the latest then.
+    /// It goes on with what was replaced; some text was kept back and is asked for with `release` at the
+    /// latest then.
     Hold(Duration),
     /// It goes on with what was replaced, then the stream ends.
     End(Ending),

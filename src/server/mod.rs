@@ -1,8 +1,8 @@
 //! The process: workers on their cores, from bound listeners to the last drained connection.
 //!
-//! Shape: `bind` the listeners (so that a busy port is a start-up error), `start` the workers, `Workers::join` them. What runs is
-//! told through `Shared`: control publishes generations and moves the phase; workers read both.
-//! Errors: `StartError` names the address, the core or the driver.
+//! Shape: `bind` the listeners (so that a busy port is a start-up error), `start` the workers,
+//! `Workers::join` them. What runs is told through `Shared`: control publishes generations and moves the
+//! phase; workers read both. Errors: `StartError` names the address, the core or the driver.
 
 pub mod connection;
 pub mod worker;
@@ -73,7 +73,8 @@ pub fn cores() -> Vec<usize> {
     }
 }
 
-/// Binds every address once per worker, and says which ones those are (port 0 asks for any). Refused where another process listens there, whatever its options are.
+/// Binds every address once per worker, and says which ones those are (port 0 asks for any). Refused where
+/// another process listens there, whatever its options are.
 pub fn bind(addresses: &[SocketAddr], workers: usize) -> Result<(Bound, Vec<SocketAddr>), StartError> {
     let refused = |address: &SocketAddr| {
         let address = *address;

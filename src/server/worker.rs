@@ -1,8 +1,9 @@
 //! A worker: one thread on one core, with its listeners, its connections and its pools.
 //!
-//! It accepts while fewer than `connections_max` connections are open and, without a file descriptor left, waits a moment instead of
-//! turning round and round. A connection runs in a task of its own: a panic ends that task alone.
-//! Drain: stop accepting, close idle connections, let requests end; the worker ends when the last connection has.
+//! It accepts while fewer than `connections_max` connections are open and, without a file descriptor left,
+//! waits a moment instead of turning round and round. A connection runs in a task of its own: a panic ends
+//! that task alone. Drain: stop accepting, close idle connections, let requests end; the worker ends when the
+//! last connection has.
 
 use crate::handler::worker::Worker;
 use crate::net::conn::Conn;

@@ -1,7 +1,7 @@
 //! Sixty-four bytes at a time: bit masks of the bytes that mean something to JSON, bit n for byte n.
 //!
-//! On x86-64 with SSE2, which every such processor has: no dispatch at run time, and it is inlined wherever it is
-//! used. Elsewhere eight bytes at a time in a `u64`; a test holds both against the definition.
+//! On x86-64 with SSE2, which every such processor has: no dispatch at run time, and it is inlined wherever
+//! it is used. Elsewhere eight bytes at a time in a `u64`; a test holds both against the definition.
 
 use memchr::memchr2;
 
@@ -25,7 +25,8 @@ pub(super) const CONTROLS: u8 = 1;
 #[derive(Debug, Clone)]
 pub(super) struct Cursor<'a, const OTHERS: u8> {
     bytes: &'a [u8],
-    /// Where the block begins. It covers `start..start + BLOCK`, what lies behind the document's end as spaces.
+    /// Where the block begins. It covers `start..start + BLOCK`, what lies behind the document's end as
+    /// spaces.
     start: usize,
     /// Quotes that are not escaped.
     quotes: u64,
@@ -37,8 +38,8 @@ pub(super) struct Cursor<'a, const OTHERS: u8> {
     carry: bool,
 }
 
-/// The blocks of a string without quote, backslash and control byte after which `memchr` takes over: it is three
-/// times as fast on base64, and a call of it costs as much as two blocks.
+/// The blocks of a string without quote, backslash and control byte after which `memchr` takes over: it is
+/// three times as fast on base64, and a call of it costs as much as two blocks.
 const PLAIN_BLOCKS: u32 = 4;
 
 impl<'a, const OTHERS: u8> Cursor<'a, OTHERS> {
@@ -48,8 +49,8 @@ impl<'a, const OTHERS: u8> Cursor<'a, OTHERS> {
         cursor
     }
 
-    /// Finds the quote that ends the string whose inside begins at `from`, not before an earlier call's. `each` sees
-    /// what is remarkable on the way.
+    /// Finds the quote that ends the string whose inside begins at `from`, not before an earlier call's.
+    /// `each` sees what is remarkable on the way.
     #[inline]
     pub fn string_end<E>(
         &mut self,
@@ -178,14 +179,15 @@ fn masks_at<const OTHERS: u8>(bytes: &[u8], at: usize) -> Masks {
     }
 }
 
-/// Splits backslashes into those that begin an escape and, as the second mask, the bytes that they escape. `carry`:
-/// the block before ended in the first byte of an escape; set anew for the block behind.
+/// Splits backslashes into those that begin an escape and, as the second mask, the bytes that they escape.
+/// `carry`: the block before ended in the first byte of an escape; set anew for the block behind.
 #[inline]
 fn split_backslashes(backslashes: u64, carry: &mut bool) -> (u64, u64) {
     let carried = u64::from(*carry);
-    // In a run of backslashes every second one is escaped. Adding a run's first bit to the run carries through it:
-    // where the carry comes out tells whether the run, begun on an odd position, has an even or odd length.
-    // Without a branch: whether a block holds a backslash is a coin toss in much of what is written.
+    // In a run of backslashes every second one is escaped. Adding a run's first bit to the run carries
+    // through it: where the carry comes out tells whether the run, begun on an odd position, has an even or
+    // odd length. Without a branch: whether a block holds a backslash is a coin toss in much of what is
+    // written.
     let backslashes = backslashes & !carried;
     let follows = backslashes << 1 | carried;
     const EVEN: u64 = 0x5555_5555_5555_5555;

@@ -1,13 +1,15 @@
-//! JSON without a tree: byte ranges of the few fields that the gateway reads, and a strict check of a whole document.
+//! JSON without a tree: byte ranges of the few fields that the gateway reads, and a strict check of a whole
+//! document.
 //!
-//! [`check`] decides whether a document is JSON; [`check_fields`] finds members of a request on the way. [`root`] and
-//! [`Value`] find members and elements as ranges of the caller's bytes, so that a body can be patched and sent on
-//! otherwise untouched. Nothing here allocates but [`unescape`] and its kin, into a buffer of the caller.
+//! [`check`] decides whether a document is JSON; [`check_fields`] finds members of a request on the way.
+//! [`root`] and [`Value`] find members and elements as ranges of the caller's bytes, so that a body can be
+//! patched and sent on otherwise untouched. Nothing here allocates but [`unescape`] and its kin, into a
+//! buffer of the caller.
 //!
-//! The walker works on bytes that nobody checked, also on documents cut off in the middle: it reports a [`Defect`]
-//! and never panics. It is exact about what it hands out (a key, a colon, a value, a comma) and does not judge what
-//! it skips, beyond where strings end and that brackets pair up. So a request is checked before it is walked; an
-//! upstream's event need not be.
+//! The walker works on bytes that nobody checked, also on documents cut off in the middle: it reports a
+//! [`Defect`] and never panics. It is exact about what it hands out (a key, a colon, a value, a comma) and
+//! does not judge what it skips, beyond where strings end and that brackets pair up. So a request is checked
+//! before it is walked; an upstream's event need not be.
 //!
 //! Limits: [`DEPTH_MAX`] open brackets.
 //! Errors: all are of whoever wrote the document.
@@ -93,15 +95,16 @@ pub struct Key<'a> {
 
 /// The document's only value, white space around it cut off.
 ///
-/// Looks at both ends only: what is wrong inside an object or array shows when it is walked (`members`, `elements`).
+/// Looks at both ends only: what is wrong inside an object or array shows when it is walked (`members`,
+/// `elements`).
 pub fn root(bytes: &[u8]) -> Result<Value<'_>, Defect> {
     walk::root(bytes)
 }
 
 /// The members of `object` that bear one of `names`, in the order of `names`; one pass.
 ///
-/// A name that occurs twice is refused, in whatever spelling (`"model"`, `"mod\u0065l"`): readers disagree on which
-/// of the two counts, so a policy decided on one could be undone by the other. Other keys may repeat.
+/// A name that occurs twice is refused, in whatever spelling (`"model"`, `"mod\u0065l"`): readers disagree on
+/// which of the two counts, so a policy decided on one could be undone by the other. Other keys may repeat.
 pub fn fields<'a, const N: usize>(
     object: Value<'a>,
     names: [&str; N],
@@ -143,7 +146,8 @@ impl<'a> Value<'a> {
         Elements::new(*self)
     }
 
-    /// The value of the first member of that name; none too where this is no object or breaks off before the name.
+    /// The value of the first member of that name; none too where this is no object or breaks off before the
+    /// name.
     pub fn get(&self, name: &str) -> Option<Value<'a>> {
         self.members().map_while(Result::ok).find(|member| member.key.is(name)).map(|member| member.value)
     }
@@ -161,8 +165,8 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A number that is written as a whole one: digits, with an exponent of zero or more at most (`1e3`). None for
-    /// a sign, a fraction, and above `u64::MAX`.
+    /// A number that is written as a whole one: digits, with an exponent of zero or more at most (`1e3`).
+    /// None for a sign, a fraction, and above `u64::MAX`.
     pub fn as_u64(&self) -> Option<u64> {
         match self.kind {
             Kind::Number => walk::whole_number(self.raw),

@@ -1,13 +1,14 @@
-//! The strict check: the whole grammar in one forward pass over the caller's bytes, without a copy, without memory
-//! of its own but a `u128` of open brackets; on the way it notes the members of the outermost object.
+//! The strict check: the whole grammar in one forward pass over the caller's bytes, without a copy, without
+//! memory of its own but a `u128` of open brackets; on the way it notes the members of the outermost object.
 //!
 //! UTF-8 is checked before, by `simdutf8`.
 //! Refused beyond the grammar: a byte-order mark, half a surrogate pair, more than `DEPTH_MAX` open brackets.
 //! Accepted: numbers of any size; what does not fit is for the one who reads the number.
 //! Source: RFC 8259. Tests hold it against serde_json and simd-json.
 //!
-//! Why not simd-json's tape: its parser writes into what it reads, so it wants a copy of every body, and it finds no
-//! members; copy, tape and a second pass for the members took 2.2 to 17 times as long (`benches/json_peek.rs`).
+//! Why not simd-json's tape: its parser writes into what it reads, so it wants a copy of every body, and it
+//! finds no members; copy, tape and a second pass for the members took 2.2 to 17 times as long
+//! (`benches/json_peek.rs`).
 
 use super::blocks::{CONTROLS, Cursor, Inside};
 use super::text::{BAD_ESCAPE, BAD_HEX, LONE_SURROGATE, code_unit};
@@ -18,8 +19,8 @@ const CONTROL: &str = "a control character inside a string; it must be escaped";
 
 /// Whether `body` is one JSON document and nothing else, in UTF-8 without a byte-order mark.
 ///
-/// Refused too: half a surrogate pair and more than [`DEPTH_MAX`](super::DEPTH_MAX) open brackets. Repeated keys
-/// pass: [`check_fields`] refuses those that matter.
+/// Refused too: half a surrogate pair and more than [`DEPTH_MAX`](super::DEPTH_MAX) open brackets. Repeated
+/// keys pass: [`check_fields`] refuses those that matter.
 pub fn check(body: &[u8]) -> Result<(), Defect> {
     check_text(body)?;
     scan(body, |_| Ok(())).map(|_| ())
@@ -66,7 +67,8 @@ fn scan<'a>(
             bracket @ (b'{' | b'[') => {
                 open.push(bracket, scanner.at)?;
                 scanner.step();
-                // An empty one goes on to where every bracket is closed; `{` and `}`, `[` and `]` are two apart.
+                // An empty one goes on to where every bracket is closed; `{` and `}`, `[` and `]` are two
+                // apart.
                 if scanner.peek()? != bracket + 2 {
                     scanner.item(&open, &mut member)?;
                     continue;
@@ -234,8 +236,8 @@ const PLAIN_ESCAPES: [bool; 256] = {
     table
 };
 
-/// Checks the escapes that begin at the bits of `escapes`. `second_half_at`: where the second half of a surrogate
-/// pair must begin, its first half having been read.
+/// Checks the escapes that begin at the bits of `escapes`. `second_half_at`: where the second half of a
+/// surrogate pair must begin, its first half having been read.
 #[inline]
 fn check_escapes(
     bytes: &[u8],

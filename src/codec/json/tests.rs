@@ -1,4 +1,5 @@
-//! Tables of what is and is not JSON, agreement with serde_json and simd-json, and everything at every block border.
+//! Tables of what is and is not JSON, agreement with serde_json and simd-json, and everything at every block
+//! border.
 
 use super::*;
 use proptest::prelude::*;
@@ -26,7 +27,8 @@ fn simd_json_accepts(bytes: &[u8]) -> bool {
     simd_json::to_tape(&mut bytes.to_vec()).is_ok()
 }
 
-/// Fails unless our check, serde_json and simd-json agree on `bytes`, and the walker finds what serde_json finds.
+/// Fails unless our check, serde_json and simd-json agree on `bytes`, and the walker finds what serde_json
+/// finds.
 fn assert_agreement(bytes: &[u8]) {
     let shown = String::from_utf8_lossy(bytes);
     let checked = check(bytes);

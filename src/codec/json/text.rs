@@ -9,14 +9,14 @@ pub(super) const LONE_SURROGATE: &str = "a \\u escape of half a surrogate pair; 
 pub(super) const BAD_ESCAPE: &str = "a backslash before something that is not one of \"\\/bfnrtu";
 pub(super) const BAD_HEX: &str = "\\u must be followed by four hexadecimal digits";
 
-/// Appends what `raw` (the bytes between the quotes) means. A bad escape and half a surrogate pair are refused; `out`
-/// then holds what came before. Offsets of a `Defect` count from the start of `raw`.
+/// Appends what `raw` (the bytes between the quotes) means. A bad escape and half a surrogate pair are
+/// refused; `out` then holds what came before. Offsets of a `Defect` count from the start of `raw`.
 pub fn unescape(raw: &[u8], out: &mut Vec<u8>) -> Result<(), Defect> {
     unescape_with(raw, out, Err)
 }
 
-/// What `raw` means, borrowed where it holds no backslash. A bad escape and half a surrogate pair read as U+FFFD, as
-/// a reader that must not fail has to see something: some providers cut a pair between two events.
+/// What `raw` means, borrowed where it holds no backslash. A bad escape and half a surrogate pair read as
+/// U+FFFD, as a reader that must not fail has to see something: some providers cut a pair between two events.
 pub fn unescaped(raw: &[u8]) -> Cow<'_, [u8]> {
     if memchr(b'\\', raw).is_none() {
         return Cow::Borrowed(raw);
@@ -27,7 +27,8 @@ pub fn unescaped(raw: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
-/// Whether `raw` means `name`; stops at the first difference and allocates nothing, however many keys there are.
+/// Whether `raw` means `name`; stops at the first difference and allocates nothing, however many keys there
+/// are.
 pub(super) fn means(raw: &[u8], name: &[u8]) -> bool {
     let (mut raw, mut name) = (raw, name);
     while let Some(&first) = raw.first() {
@@ -45,8 +46,8 @@ pub(super) fn means(raw: &[u8], name: &[u8]) -> bool {
     name.is_empty()
 }
 
-/// Appends `text` as the inside of a JSON string: quote, backslash and control characters are escaped, the rest is
-/// copied. What is not UTF-8 becomes U+FFFD.
+/// Appends `text` as the inside of a JSON string: quote, backslash and control characters are escaped, the
+/// rest is copied. What is not UTF-8 becomes U+FFFD.
 pub fn escape(text: &[u8], out: &mut Vec<u8>) {
     if simdutf8::basic::from_utf8(text).is_ok() {
         return escape_utf8(text, out);

@@ -1,6 +1,7 @@
 //! The walker: where a value ends, and iterators over members and elements.
 //!
-//! One forward pass over [`Cursor`]'s masks, from quote to bracket to quote; a `u128` of bracket kinds is the stack.
+//! One forward pass over [`Cursor`]'s masks, from quote to bracket to quote; a `u128` of bracket kinds is the
+//! stack.
 
 use super::blocks::{BRACKETS, Cursor, Inside};
 use super::{DEPTH_MAX, Defect, Key, Kind, Member, Value};

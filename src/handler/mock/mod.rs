@@ -1,9 +1,10 @@
-//! The built-in provider (kind `mock`): answers every surface without a network, the same for the same request.
+//! The built-in provider (kind `mock`): answers every surface without a network, the same for the same
+//! request.
 //!
-//! For trying the gateway out, for examples and tests. It says a fixed text about the request, calls the first tool where tools are
-//! offered and none has answered yet, counts tokens as a quarter of the bytes, and streams word by word at the pace of a real model.
-//! Limits: the request's own output limit. Errors: an unknown path is 404 in the dialect of OpenAI.
-//! Absent: understanding anything.
+//! For trying the gateway out, for examples and tests. It says a fixed text about the request, calls the
+//! first tool where tools are offered and none has answered yet, counts tokens as a quarter of the bytes, and
+//! streams word by word at the pace of a real model. Limits: the request's own output limit. Errors: an
+//! unknown path is 404 in the dialect of OpenAI. Absent: understanding anything.
 
 mod chat;
 mod embeddings;

@@ -1,4 +1,5 @@
-//! Which tool the built-in provider calls, and with what: the first one, its required arguments filled in by type.
+//! Which tool the built-in provider calls, and with what: the first one, its required arguments filled in by
+//! type.
 
 use serde_json::{Map, Value, json};
 

@@ -166,8 +166,8 @@ impl Dialect {
     /// Appends the events that end a stream before the provider does, so that the SDKs end normally: what is
     /// open is closed, the reason given, the dialect's own end written.
     ///
-    /// `usage`: what to show. None leaves it out where the client did not ask for it; Anthropic always shows a
-    /// number of tokens, 0 then. Responses repeats all texts at its end; where they were more than
+    /// `usage`: what to show. None leaves it out where the client did not ask for it; Anthropic always shows
+    /// a number of tokens, 0 then. Responses repeats all texts at its end; where they were more than
     /// [`TEXTS_MAX`], the repeats are left out. A stream whose first event was not observed has no id here.
     pub fn ending(self, ending: Ending, state: &StreamState, usage: Option<&Usage>, out: &mut Vec<u8>) {
         self.wire().ending(ending, state, usage, out);

@@ -1,3 +1,5 @@
+//! Unit tests of the module above.
+
 use super::*;
 use crate::codec::patch::Patches;
 

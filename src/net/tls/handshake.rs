@@ -211,7 +211,8 @@ async fn flush(
 
 /// Sends the alert that rustls queued with its error, where it did. A peer that is gone does not hear it.
 async fn say_alert<M: Machine>(stream: &Stream, machine: &mut M, pending: &mut Pending, mut output: Vec<u8>) {
-    // Only what is queued: rustls would read the same bytes again, and a debug build panics at its second alert.
+    // Only what is queued: rustls would read the same bytes again, and a debug build panics at its second
+    // alert.
     while machine.common().wants_write() && matches!(step(machine, pending, &mut output), Ok(Step::Again)) {}
     let mut list = SendList::new();
     list.push_bytes(output.into());

@@ -1,3 +1,5 @@
+//! Unit tests of the module above.
+
 use super::*;
 use crate::llm::dialect::TOKENS_MAX;
 
