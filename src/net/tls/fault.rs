@@ -19,6 +19,8 @@ pub enum Fault {
     Version,
     /// More of what costs us work and carries no data than is tolerated.
     TooMany(&'static str),
+    /// The peer wants another handshake on this connection.
+    Renegotiation,
     /// The keys have protected as many records as they may.
     Exhausted,
     /// The peer sent this fatal alert.
@@ -37,6 +39,7 @@ impl Fault {
             Fault::Decode => Some(50),
             Fault::IllegalParameter => Some(47),
             Fault::Version => Some(70),
+            Fault::Renegotiation => Some(100),
             Fault::Exhausted | Fault::Internal => Some(80),
             Fault::AlertReceived(_) => None,
         }
@@ -60,6 +63,7 @@ impl From<Fault> for TlsError {
             }
             Fault::Version => TlsError::new(Kind::Misbehaved, "a record of another protocol version"),
             Fault::TooMany(what) => TlsError::new(Kind::Misbehaved, format!("too many {what} in a row")),
+            Fault::Renegotiation => TlsError::new(Kind::Misbehaved, "a renegotiation, which is not allowed"),
             Fault::Exhausted => {
                 TlsError::new(Kind::Exhausted, "the keys have protected as many records as they may")
             }

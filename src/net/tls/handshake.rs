@@ -1,8 +1,9 @@
 //! Drives rustls' unbuffered connection over a stream until the handshake is complete, then takes its keys.
 //!
-//! rustls sees one record at a time and none after its last, so that what a peer sends behind its handshake
-//! stays ours, unopened. Limits: `input_max` bytes wait at any time. Bytes are kept in a vector of what came,
-//! not in a page: a client that stalls in its first record costs what it sent, and no state of rustls.
+//! rustls sees one record at a time and none after its last, so that what a peer sends behind its handshake stays
+//! ours, unopened.
+//! Limits: `input_max` bytes wait at any time. Bytes are kept in a vector of what came, not in a page: a client
+//! that stalls in its first record costs what it sent, and no state of rustls.
 //! Errors: what rustls found, after its alert was sent to the peer. Dropping the future drops the connection.
 
 use crate::net::page::Page;
@@ -113,8 +114,7 @@ pub async fn run<M: Machine>(
     loop {
         match step(&mut *machine, &mut pending, &mut output) {
             Ok(Step::Again) => {}
-            // A server's tickets wait for its first data: a client need not read before it has sent.
-            Ok(Step::Flush) if M::IS_SERVER && is_established_tls13(&*machine) => {}
+            Ok(Step::Flush) if waits_for_data(&*machine) => {}
             Ok(Step::Flush) => flush(&stream, &mut output, &mut pending, input_max).await?,
             Ok(Step::Done) => break,
             Ok(Step::Blocked) if pending.show_next() => {}
@@ -129,9 +129,12 @@ pub async fn run<M: Machine>(
     Ok(TlsStream::new(stream, session, agreed))
 }
 
-fn is_established_tls13(machine: &impl Machine) -> bool {
+/// Whether what is to be sent waits for the first data: a server's tickets, as a client need not read before
+/// it has sent.
+fn waits_for_data<M: Machine>(machine: &M) -> bool {
     let common = machine.common();
-    !common.is_handshaking() && common.protocol_version() == Some(ProtocolVersion::TLSv1_3)
+    let is_tls13 = common.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+    M::IS_SERVER && is_tls13 && !common.is_handshaking()
 }
 
 /// What a step asks for.
@@ -248,6 +251,42 @@ pub fn establish<M: Machine>(
     let unread = pending.bytes.get(pending.seen..).unwrap_or_default().to_vec();
     let session = Session::new(Established { version, secrets, opener, sealer, limit, unread, unsent });
     Ok((session, agreed))
+}
+
+/// One side of a handshake without a stream.
+pub struct Half<M> {
+    machine: M,
+    pending: Pending,
+    /// Records that go out with the first data.
+    unsent: Vec<u8>,
+}
+
+impl<M: Machine> Half<M> {
+    pub fn new(machine: M) -> Half<M> {
+        Half { machine, pending: Pending::default(), unsent: Vec::new() }
+    }
+
+    pub fn receive(&mut self, bytes: &[u8]) {
+        self.pending.append(bytes);
+    }
+
+    /// Goes on with what was received: what is to be sent, and whether the handshake is complete.
+    pub fn advance(&mut self) -> Result<(Vec<u8>, bool), TlsError> {
+        let mut output = Vec::new();
+        loop {
+            match step(&mut self.machine, &mut self.pending, &mut output)? {
+                Step::Flush if waits_for_data(&self.machine) => self.unsent.append(&mut output),
+                Step::Again | Step::Flush => {}
+                Step::Blocked if self.pending.show_next() => {}
+                Step::Blocked => return Ok((output, false)),
+                Step::Done => return Ok((output, true)),
+            }
+        }
+    }
+
+    pub fn finish(self) -> Result<Session, TlsError> {
+        Ok(establish(self.machine, &self.pending, self.unsent)?.0)
+    }
 }
 
 impl Machine for UnbufferedServerConnection {

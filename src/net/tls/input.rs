@@ -2,9 +2,10 @@
 //!
 //! Shape: `fill` reads ciphertext behind what is there; `next_record` finds a whole record; its plaintext,
 //! decrypted where it lies, is marked by `hold_plain` and handed on by `deliver` (the one copy of a received
-//! byte). Limits: one page, large enough for the record that is awaited. Nothing is held when there is
-//! nothing to hold, and a small rest that waits for its record lies in a page of its own size, so that a peer
-//! which stalls costs what it sent.
+//! byte).
+//! Limits: one page, large enough for the record that is awaited. Nothing is held when there is nothing to hold,
+//! and a small rest that waits for its record lies in a page of its own size, so that a peer which stalls costs
+//! what it sent.
 
 use crate::net::page::{PAGE_BYTES, Page};
 use crate::net::stream::Received;
@@ -91,6 +92,11 @@ impl Input {
     /// Lets `read` append ciphertext. To be called when no plaintext waits and no record is whole.
     pub fn fill(&mut self, read: impl FnOnce(&mut Page) -> io::Result<Received>) -> io::Result<Received> {
         read(self.page_with_room())
+    }
+
+    /// Drops ciphertext that will never be opened.
+    pub fn forget_ciphertext(&mut self) {
+        self.cipher = self.page.as_ref().map_or(0, |page| page.bytes().len());
     }
 
     /// Gives back what is not needed while the connection waits.

@@ -1,14 +1,16 @@
 //! TLS on both sides: a stream in, a connection with the calls of `Conn` out.
 //!
 //! `accept` and `connect` make the handshake with rustls (unbuffered, ring, TLS 1.2 and 1.3). After it rustls
-//! keeps the secrets (key updates, tickets) and hands the keys over; the records are opened and sealed here,
-//! in our pages (`record`, `session`), without an allocation and with one copy of a byte. Order of the files:
-//! `config` (what control builds), `handshake`, `stream` (what `Conn` calls), `session`, `input`, `record`.
-//! Both futures may be dropped, which drops the connection; the caller bounds them by a deadline. Absent:
-//! early data, renegotiation (refused), client certificates.
+//! keeps the secrets (key updates, tickets) and hands the keys over; the records are opened and sealed here, in
+//! our pages, without an allocation per event and with one copy of a byte.
+//! Order of the files: `config` (what control builds), `handshake`, `stream` (what `Conn` calls), `session`,
+//! `input`, `record`.
+//! Both futures may be dropped, which drops the connection; the caller bounds them by a deadline.
+//! Absent: early data, renegotiation (refused), client certificates.
 
 use crate::net::conn::Conn;
 use crate::net::stream::Stream;
+use handshake::Half;
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
@@ -16,19 +18,20 @@ use std::sync::Arc;
 
 pub mod config;
 pub mod error;
+pub mod session;
 pub mod stream;
 
 mod fault;
 mod handshake;
 mod input;
 mod record;
-mod session;
 mod sessions;
 
 pub use config::{ClientSide, MinVersion, Pem, Roots, ServerSide, SetupError, server_name};
 pub use error::{Kind, TlsError};
 pub use record::Version;
 pub use rustls::pki_types::ServerName as PeerName;
+pub use session::Session;
 pub use stream::{Agreed, TlsStream};
 
 /// Why no TLS connection came of an accepted stream.
@@ -67,6 +70,29 @@ pub async fn connect(
     let pending = handshake::Pending::default();
     let stream = handshake::run(stream, Box::new(machine), pending, handshake::SERVER_INPUT_MAX).await?;
     Ok(Conn::Tls(Box::new(stream)))
+}
+
+/// The sessions of a client and of a server that have made their handshake with each other in memory: for
+/// benches and tests of what comes after it.
+pub fn in_memory(
+    client: &ClientSide,
+    server: &ServerSide,
+    name: &ServerName<'static>,
+) -> Result<(Session, Session), TlsError> {
+    let mut client = Half::new(UnbufferedClientConnection::new(Arc::clone(&client.config), name.clone())?);
+    let mut server = Half::new(UnbufferedServerConnection::new(Arc::clone(&server.config))?);
+    loop {
+        let (to_server, client_is_done) = client.advance()?;
+        server.receive(&to_server);
+        let (to_client, server_is_done) = server.advance()?;
+        client.receive(&to_client);
+        if client_is_done && server_is_done {
+            return Ok((client.finish()?, server.finish()?));
+        }
+        if to_server.is_empty() && to_client.is_empty() {
+            return Err(TlsError::new(Kind::Closed, "both sides wait"));
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,13 +2,13 @@
 //! round.
 //!
 //! Receiving: `fill` takes ciphertext in, `take` hands plaintext on; records that are not data (alerts,
-//! tickets, key updates) are acted on here. Sending: `seal` turns a part of a `SendList` into records. What
-//! must be answered (a key update, a refused renegotiation) is sent with the next data, as RFC 8446 section
-//! 4.6.3 allows. Limits: `HANDSHAKE_MAX` bytes of a message after the handshake; `IN_A_ROW_MAX` records or
-//! key updates without data between them. Renegotiation is refused once by a warning, then ends the
-//! connection. Early data is never offered nor accepted. Errors: once one has occurred the connection stays
-//! failed; `goodbye` then gives the alert that names it. Source: RFC 8446 sections 4.6, 5 and 6; RFC 5246
-//! section 7.2.
+//! tickets, key updates) are acted on here. Sending: `seal` turns a part of a `SendList` into records. What must
+//! be answered (a key update) goes out with the next data, as RFC 8446 section 4.6.3 allows.
+//! A client declines one renegotiation by a warning; a server ends the connection at once.
+//! Limits: `HANDSHAKE_MAX` bytes of a message after the handshake; `IN_A_ROW_MAX` records or key updates without
+//! data between them; `WARNINGS_MAX`. Early data is never offered nor accepted.
+//! Errors: once one has occurred the connection stays failed; `goodbye` then gives the alert that names it.
+//! Source: RFC 8446 sections 4.6, 5 and 6; RFC 5246 section 7.2.
 
 use crate::net::page::{PAGE_BYTES, Page};
 use crate::net::send::SendList;
@@ -51,7 +51,8 @@ pub struct Session {
     partial: Vec<u8>,
     in_a_row: u8,
     warnings: u8,
-    renegotiations: u8,
+    /// A wish for a renegotiation was declined: the next one ends the connection.
+    has_declined: bool,
     unsent: Vec<u8>,
     key_update_due: bool,
     warning_due: Option<u8>,
@@ -96,7 +97,7 @@ impl Session {
             partial: Vec::new(),
             in_a_row: 0,
             warnings: 0,
-            renegotiations: 0,
+            has_declined: false,
             unsent: from.unsent,
             key_update_due: false,
             warning_due: None,
@@ -152,6 +153,9 @@ impl Session {
 
     /// Gives back what is not needed while the connection waits.
     pub fn settle(&mut self) {
+        if !matches!(self.receiving, Receiving::Open) {
+            self.input.forget_ciphertext();
+        }
         self.input.settle();
     }
 
@@ -204,6 +208,22 @@ impl Session {
         self.push_unsent(&mut records);
         self.seal_small(ALERT, &alert, &mut records).ok()?;
         Some(records)
+    }
+
+    /// One record of any kind and content.
+    #[cfg(test)]
+    pub fn seal_any(&mut self, kind: u8, content: &[u8]) -> SendList {
+        let mut records = SendList::new();
+        self.push_unsent(&mut records);
+        self.seal_small(kind, content, &mut records).expect("a record");
+        records
+    }
+
+    /// Lets a key protect so many records only.
+    #[cfg(test)]
+    pub fn limit_records(&mut self, limit: u64) {
+        self.limit = limit;
+        self.sealer.limit_records(limit);
     }
 
     /// Opens records until plaintext waits; false where there is none.
@@ -308,18 +328,18 @@ impl Session {
         }
     }
 
-    /// TLS 1.2 knows one message after the handshake, the wish for another handshake.
+    /// TLS 1.2 knows one message after the handshake, the wish for another handshake. A client may decline it and
+    /// go on. A server's decline would leave a client waiting that sends nothing before its new handshake.
     fn message_tls12(&mut self, kind: u8) -> Result<(), Fault> {
-        let wish = if self.is_client { HELLO_REQUEST } else { CLIENT_HELLO };
-        if kind != wish {
-            return Err(Fault::UnexpectedMessage);
+        match (kind, self.is_client) {
+            (HELLO_REQUEST, true) if !self.has_declined => {
+                self.has_declined = true;
+                self.warning_due = Some(NO_RENEGOTIATION);
+                Ok(())
+            }
+            (HELLO_REQUEST, true) | (CLIENT_HELLO, false) => Err(Fault::Renegotiation),
+            _ => Err(Fault::UnexpectedMessage),
         }
-        self.renegotiations += 1;
-        if self.renegotiations > 1 {
-            return Err(Fault::TooMany("wishes for a renegotiation"));
-        }
-        self.warning_due = Some(NO_RENEGOTIATION);
-        Ok(())
     }
 
     fn count_in_a_row(&mut self, what: &'static str) -> Result<(), Fault> {
@@ -358,6 +378,10 @@ impl Session {
             return Err(Fault::Exhausted);
         }
         self.seal_small(HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 0], records)?;
+        self.renew_sealer()
+    }
+
+    pub(in crate::net::tls) fn renew_sealer(&mut self) -> Result<(), Fault> {
         let update = match &mut self.secrets {
             Some(Secrets::Client(secrets)) => secrets.update_tx_secret(),
             Some(Secrets::Server(secrets)) => secrets.update_tx_secret(),

@@ -2,7 +2,10 @@
 //! ssl with one.
 
 mod authority;
+mod config;
+mod control;
 mod handshake;
+mod interop;
 mod network;
 mod peer;
 mod session;
