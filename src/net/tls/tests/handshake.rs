@@ -2,12 +2,21 @@
 
 use super::authority::{Authority, NAME};
 use super::network::{connected, read, send, shake, simulated, streams, together};
+use crate::base::rng;
 use crate::net::conn::Conn;
+use crate::net::deadline::Deadline;
+use crate::net::memory::{Faults, Simulation, each_seed};
+use crate::net::page::Page;
+use crate::net::runtime;
 use crate::net::send::SendList;
+use crate::net::stream::{Received, Stream};
+use crate::net::tls::handshake::CLIENT_INPUT_MAX;
 use crate::net::tls::{
     self, AcceptError, ClientSide, Kind, MinVersion, Roots, ServerSide, Version, server_name,
 };
 use rcgen::{SanType, date_time_ymd};
+use std::rc::Rc;
+use std::time::Duration;
 
 /// What both sides say of a handshake that must fail.
 fn refusal(client: ClientSide, server: ServerSide) -> (Kind, Kind) {
@@ -141,5 +150,135 @@ fn a_side_that_wants_tls13_only_refuses_less() {
         let (client, _server) = shake(strict_client, strict).await;
         let agreed = client.expect("a connection").agreed().cloned();
         assert_eq!(agreed.map(|agreed| agreed.version), Some(Version::Tls13));
+    });
+}
+
+/// Passes bytes on, with one of them changed.
+async fn pass(from: Rc<Stream>, to: Rc<Stream>, changed: Option<(usize, u8)>) {
+    let mut seen = 0;
+    loop {
+        let mut page = Page::rent();
+        if from.readable().await.is_err() {
+            return;
+        }
+        match from.try_recv(&mut page) {
+            Ok(Received::Bytes(n)) => {
+                if let (Some((place, change)), Some(bytes)) = (changed, page.bytes_mut())
+                    && let Some(byte) = place.checked_sub(seen).and_then(|place| bytes.get_mut(place))
+                {
+                    *byte ^= change;
+                }
+                seen += n;
+                let mut list = SendList::new();
+                list.push_slice(page.slice(0..n));
+                if to.send(list).await.is_err() {
+                    return;
+                }
+            }
+            Ok(Received::Nothing) => {}
+            Ok(Received::End) | Err(_) => return to.shutdown_send(),
+        }
+    }
+}
+
+#[test]
+fn a_byte_changed_anywhere_in_a_handshake_never_leads_to_other_data() {
+    let authority = Authority::new();
+    let (client, server) = (authority.client_side(&["a"]), authority.server_side(&["a"]));
+    let mut completed = 0;
+    each_seed(0..150, |seed| {
+        let (client, server) = (client.clone(), server.clone());
+        let main = async move {
+            let (near, near_end) = streams().await;
+            let (far_end, far) = streams().await;
+            let (near_end, far_end) = (Rc::new(near_end), Rc::new(far_end));
+            let change = Some((rng::below(600) as usize, 1 << rng::below(8)));
+            let (to_server, to_client) = if rng::below(2) == 0 { (change, None) } else { (None, change) };
+            runtime::spawn(pass(Rc::clone(&near_end), Rc::clone(&far_end), to_server));
+            runtime::spawn(pass(far_end, near_end, to_client));
+            let deadline = Deadline::unset();
+            deadline.set(Duration::from_secs(10));
+            deadline.bound(question_and_answer(near, far, client, server)).await
+        };
+        let outcome = Simulation::new(seed, Faults::none()).run(main).finished();
+        completed += u32::from(matches!(outcome, Ok(true)));
+    });
+    // A few bytes mean nothing: the version before a record, a change of cipher that is ignored.
+    assert!(completed < 40, "{completed} of 150 handshakes did not notice");
+}
+
+/// Whether both sides read what the other sent. What they read is never anything else.
+async fn question_and_answer(near: Stream, far: Stream, client: ClientSide, server: ServerSide) -> bool {
+    let asking = async move {
+        let name = server_name(NAME).expect("a name");
+        let Ok(conn) = tls::connect(near, &client, &name).await else { return false };
+        let asked = send(&conn, b"question").await;
+        let answer = read(&conn, 6).await.unwrap_or_default();
+        assert!(b"answer".starts_with(&answer[..]), "{answer:?}");
+        asked.is_ok() && answer.len() == 6
+    };
+    let answering = async move {
+        let Ok(conn) = tls::accept(far, &server).await else { return false };
+        let question = read(&conn, 8).await.unwrap_or_default();
+        assert!(b"question".starts_with(&question[..]), "{question:?}");
+        send(&conn, b"answer").await.is_ok() && question.len() == 8
+    };
+    let (asked, answered) = together(asking, answering).await;
+    asked && answered
+}
+
+#[test]
+fn a_hello_longer_than_its_bound_is_refused() {
+    let authority = Authority::new();
+    // A handshake message that says it is long, in records that are each allowed.
+    for (total, is_refused) in [(CLIENT_INPUT_MAX - 5, false), (CLIENT_INPUT_MAX + 20, true)] {
+        let server = authority.server_side(&[]);
+        let kind = simulated(async move {
+            let (near, far) = streams().await;
+            runtime::spawn(async move {
+                let mut list = SendList::new();
+                let mut left = total;
+                let mut content = vec![1, 0, 200, 0];
+                while left > 0 {
+                    let n = left.min(8000);
+                    content.resize(n - 5, 0);
+                    list.push_copy(&[22, 3, 1, ((n - 5) >> 8) as u8, (n - 5) as u8]);
+                    list.push_copy(&content);
+                    content.clear();
+                    left -= n;
+                }
+                near.send(list).await.expect("sent");
+                // Stays open, so that only the bound can end it.
+                runtime::sleep(Duration::from_secs(20)).await;
+            });
+            let deadline = Deadline::unset();
+            deadline.set(Duration::from_secs(10));
+            match deadline.bound(tls::accept(far, &server)).await {
+                Ok(Err(AcceptError::Failed(error))) => Some(error.kind),
+                Ok(_) => unreachable!("no hello"),
+                Err(_) => None,
+            }
+        });
+        assert_eq!(kind, is_refused.then_some(Kind::Misbehaved), "{total} bytes");
+    }
+}
+
+#[test]
+fn a_certificate_of_several_records_is_taken() {
+    let authority = Authority::new();
+    let leaf = authority.leaf_with("large", |params| {
+        for number in 0..2000 {
+            let name = format!("name-{number}.example");
+            params.subject_alt_names.push(SanType::DnsName(name.try_into().expect("a name")));
+        }
+    });
+    let (client, server) = (authority.client_side(&[]), authority.server_side_with(&leaf, &[]));
+    each_seed(0..5, |seed| {
+        let (client, server) = (client.clone(), server.clone());
+        let main = async move {
+            let (near, far) = streams().await;
+            assert!(question_and_answer(near, far, client, server).await);
+        };
+        Simulation::new(seed, Faults::harmless(seed)).run(main).finished();
     });
 }

@@ -164,7 +164,7 @@ pub fn shake<M: Machine>(mut machine: M, peer: &mut Connection) -> Result<(Sessi
 }
 
 /// A client that offers one suite only.
-fn only_client(authority: &Authority, suite: CipherSuite) -> Arc<ClientConfig> {
+pub fn only_client(authority: &Authority, suite: CipherSuite) -> Arc<ClientConfig> {
     let mut provider = rustls::crypto::ring::default_provider();
     provider.cipher_suites.retain(|offered| offered.suite() == suite);
     let version = match provider.cipher_suites[0] {

@@ -115,3 +115,38 @@ fn a_record_that_was_changed_anywhere_is_refused() {
         }
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn whatever_happens_to_the_ciphertext_only_what_was_sent_is_read(
+        suite in 0..SUITES.len(),
+        sizes in prop::collection::vec(0..2_000_usize, 1..5),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..4_u8), 1..4),
+        chunk in 1..4_000_usize,
+    ) {
+        let authority = Authority::new();
+        let mut pair = Pair::new(&authority, Ours::Server, SUITES[suite]);
+        let (mut expected, mut records) = (Vec::new(), Vec::new());
+        for size in sizes {
+            records.extend(pair.peer_sends(&some_bytes(size)));
+            expected.extend(some_bytes(size));
+        }
+        for (place, byte, how) in changes {
+            if records.is_empty() {
+                break;
+            }
+            let place = place.index(records.len());
+            match how {
+                0 => records[place] ^= byte,
+                1 => records.truncate(place),
+                2 => records.insert(place, byte),
+                _ => drop(records.drain(place..(place + usize::from(byte)).min(records.len()))),
+            }
+        }
+        let (read, _) = ours_reads(&mut pair.ours, &records, || chunk, || 777);
+        prop_assert!(expected.starts_with(&read), "{} bytes read", read.len());
+        prop_assert_eq!(rented_pages(), 0);
+    }
+}

@@ -309,3 +309,26 @@ fn http_without_tls_is_recognised_and_can_be_answered() {
         assert_eq!(answer, b"HTTP/1.1 400");
     });
 }
+
+#[test]
+fn futures_of_a_connection_stay_small() {
+    let authority = Authority::new();
+    let (client_side, server_side) = (authority.client_side(&[]), authority.server_side(&[]));
+    simulated(async {
+        let (client, _server) = connected(&authority).await;
+        let (near, far) = streams().await;
+        let name = tls::server_name(super::authority::NAME).expect("a name");
+        let mut page = Page::with_room(1);
+        // A task holds them for as long as its connection lives.
+        for (name, size, most) in [
+            ("send", size_of_val(&client.send(SendList::new())), 400),
+            ("recv", size_of_val(&client.recv(&mut page)), 400),
+            ("readable", size_of_val(&client.readable()), 400),
+            ("shutdown", size_of_val(&client.shutdown()), 400),
+            ("accept", size_of_val(&tls::accept(near, &server_side)), 1280),
+            ("connect", size_of_val(&tls::connect(far, &client_side, &name)), 1280),
+        ] {
+            assert!(size <= most, "{name}: {size} bytes");
+        }
+    });
+}
