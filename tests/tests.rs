@@ -4,4 +4,5 @@ mod config;
 mod corpus;
 mod dialect;
 mod sim;
+mod supply;
 mod tidy;
