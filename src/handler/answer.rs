@@ -10,6 +10,7 @@ use crate::handler::fields::answer_field_goes_on;
 use crate::handler::llm::{After, Call, Stop};
 use crate::handler::relay::{Body, Events, Limits, Relay};
 use crate::handler::reply::REQUEST_ID;
+use crate::handler::responses::Seal;
 use crate::handler::sink::{BodyLen, Sink};
 use crate::handler::source::{Next, Source, SourceError};
 use crate::handler::stages::StageRunner;
@@ -20,12 +21,13 @@ use crate::net::race::{First, race_kept};
 use crate::net::upstream::Answer;
 use crate::policy::auth::Key;
 use crate::policy::exchange::Ended;
+use crate::policy::stage::EventStage;
 use crate::usage::meter::{Known, Shape};
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
 /// What is known of an answer before it comes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Expected {
     /// None: nothing is read from the answer.
     pub dialect: Option<Dialect>,
@@ -33,8 +35,25 @@ pub struct Expected {
     pub hide_usage: bool,
     /// The client asked for usage in the stream, or the dialect always gives it.
     pub usage_asked: bool,
+    /// Ids of responses get their origin sealed in.
+    pub seals: bool,
+    /// Its usage is counted.
+    pub is_metered: bool,
     /// Most tokens that the request allows.
     pub output_max: Option<u64>,
+}
+
+impl Default for Expected {
+    fn default() -> Expected {
+        Expected {
+            dialect: None,
+            hide_usage: false,
+            usage_asked: false,
+            seals: false,
+            is_metered: true,
+            output_max: None,
+        }
+    }
 }
 
 /// Relays an answer to its end.
@@ -165,18 +184,34 @@ fn kind_of(head: &Answered, expected: Expected, call: &Call<'_>) -> (Kind, Tap) 
     let shape = if is_stream { Shape::Stream } else { Shape::Whole };
     let known = Known { request_bytes: call.exchange.bytes_in, output_max: expected.output_max };
     let is_plain = coding.is_none_or(|coding| coding.eq_ignore_ascii_case(b"identity"));
-    let tap = Tap::metering(dialect, shape, is_plain, known);
+    let tap = match expected.is_metered {
+        true => Tap::metering(dialect, shape, is_plain, known),
+        false => Tap::closed(),
+    };
     if !is_plain {
         return (Kind::Bytes, tap);
     }
-    let stages = call.snapshot.stages.event.iter().filter_map(|stage| stage.make(&call.exchange)).collect();
-    let stages = StageRunner::new(dialect, stages);
+    let stages = StageRunner::new(dialect, stages(expected, call));
     let kind = match (is_stream, stages) {
         (true, stages) => Kind::Events(Events::new(dialect, expected, stages)),
         (false, Some(stages)) => Kind::Staged(stages),
         (false, None) => Kind::Bytes,
     };
     (kind, tap)
+}
+
+/// The stages of this answer, in order: the provider's ids are sealed before any policy sees them.
+fn stages(expected: Expected, call: &Call<'_>) -> Vec<Box<dyn EventStage>> {
+    let mut stages: Vec<Box<dyn EventStage>> = Vec::new();
+    let served = call.exchange.served.as_ref();
+    let provider = served.and_then(|served| call.snapshot.providers.get(served.provider as usize));
+    if expected.seals
+        && let Some(provider) = provider
+    {
+        stages.push(Box::new(Seal::new(provider)));
+    }
+    stages.extend(call.snapshot.stages.event.iter().filter_map(|stage| stage.make(&call.exchange)));
+    stages
 }
 
 fn limits(call: &Call<'_>, key: &Key, idle_timeout: Duration, total_timeout: Duration) -> Limits {

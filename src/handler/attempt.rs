@@ -84,16 +84,21 @@ pub struct Outgoing {
     pub metered: bool,
 }
 
-/// Asks targets in their order until one answers for good.
+/// Asks targets in their order until one answers for good. `only`: the one provider that can answer.
 pub async fn until_answered(
     call: &mut Call<'_>,
     surface: Surface<'_>,
     asked: &Asked,
     route: &Route,
+    only: Option<u32>,
     mut watch: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<Attempted, Stop> {
     let snapshot = call.snapshot;
-    let mut candidates = snapshot.routes.pick(route, &asked.model, rng::bits());
+    let can_answer = |provider: u32| only.is_none_or(|only| only == provider);
+    let mut candidates = snapshot
+        .routes
+        .pick(route, &asked.model, rng::bits())
+        .filter(|candidate| can_answer(candidate.target.provider));
     let mut next = candidates.next();
     let mut last = None;
     while let Some(candidate) = next.take() {
@@ -124,7 +129,10 @@ pub async fn until_answered(
             Err(Failed::Unorigins(error)) => last = Some(error),
         }
     }
-    Err(last.unwrap_or_else(|| Error::new(Kind::Internal, "the route has no target")).into())
+    // None was tried: the model is not served where the stored response is.
+    let elsewhere =
+        || Error::new(Kind::ResponseUnknown, "this model is not served where the previous response is");
+    Err(last.unwrap_or_else(elsewhere).into())
 }
 
 /// One call to one provider, for requests without a model.

@@ -121,12 +121,16 @@ async fn ask(
     let permit = request::collect_body(call, downstream).await?;
     let asked = request::read(call, surface)?;
     let route = request::route(call, key, &asked)?;
+    let made_by = match surface {
+        Surface::Responses => responses::open_previous(call)?,
+        _ => None,
+    };
     if let Some(answered) = decide(call, downstream).await? {
         return Ok(answered);
     }
     call.exchange.clock.mark(Step::Policy);
     let mut watch = pin!(ClientWatch::new(downstream.conn()).left());
-    let attempted = attempt::until_answered(call, surface, &asked, route, watch.as_mut()).await?;
+    let attempted = attempt::until_answered(call, surface, &asked, route, made_by, watch.as_mut()).await?;
     // The caller's body was for attempts; an answer may take hours.
     call.exchange.body = None;
     drop(permit);
@@ -135,6 +139,8 @@ async fn ask(
         dialect: Some(surface.dialect()),
         hide_usage: asked.hide_usage,
         usage_asked: !asked.hide_usage,
+        seals: surface == Surface::Responses && responses::are_sealed(call.snapshot),
+        is_metered: surface != Surface::CountTokens,
         output_max: asked.peek.output_max,
     };
     answer::relay(call, &mut sink, key, expected, attempted, watch).await
