@@ -2,14 +2,14 @@
 //!
 //! Unit: nanoseconds for one message sealed by one side and opened by the other, TLS 1.3 with AES-256-GCM
 //! (what OpenSSL, nginx and we agree on), no socket. Beside it stand the cipher alone on the same bytes, the
-//! same message through rustls' unbuffered connection (the way that was not taken) and its buffered one. Every
-//! way copies the ciphertext once, as recv(2) does. Each way's answer is checked before it is timed, and its
-//! allocations are counted: ours must make none.
+//! same message through rustls' unbuffered connection (the way that was not taken) and its buffered one.
+//! Every way copies the ciphertext once, as recv(2) does. Each way's answer is checked before it is timed,
+//! and its allocations are counted: ours must make none.
 //!
 //! Not asked: handshakes, sockets, TLS 1.2.
 //!
-//! `cargo bench --bench tls_record`; instruction counts: `... -- --once CASE COUNT` under callgrind, twice with
-//! different counts, and the difference divided.
+//! `cargo bench --bench tls_record`; instruction counts: `... -- --once CASE COUNT` under callgrind, twice
+//! with different counts, and the difference divided.
 
 use criterion::{Criterion, Throughput};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -303,8 +303,8 @@ fn main() {
     criterion.final_summary();
 }
 
-/// Prints what connections keep allocated: idle ones of ours and of rustls after a message, and one whose client
-/// stalls after its hello.
+/// Prints what connections keep allocated: idle ones of ours and of rustls after a message, and one whose
+/// client stalls after its hello.
 fn weigh(sides: &Sides) {
     let name = tls::server_name(NAME).expect("a name");
     let page = message(150);

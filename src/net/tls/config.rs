@@ -1,11 +1,10 @@
 //! What a listener and an upstream need for TLS, compiled once by control and shared by the workers.
 //!
-//! Shape: PEM files in, `ServerSide` and `ClientSide` out; both are cheap to clone. ring's ciphers, TLS 1.2 and
-//! 1.3. Early data is off: it can be replayed.
-//! Sessions can be resumed: a server by tickets whose keys rotate every six hours (valid for twelve), a client
-//! from a cache of its worker (`sessions`). The ticket keys are the one thing that workers share: each handshake
-//! takes their lock for reading.
-//! Errors: `SetupError` names the file and what is wrong with it. There is no switch to leave out the check of a
+//! Shape: PEM files in, `ServerSide` and `ClientSide` out; both are cheap to clone. ring's ciphers, TLS 1.2
+//! and 1.3. Early data is off: it can be replayed. Sessions can be resumed: a server by tickets whose keys
+//! rotate every six hours (valid for twelve), a client from a cache of its worker (`sessions`). The ticket
+//! keys are the one thing that workers share: each handshake takes their lock for reading. Errors:
+//! `SetupError` names the file and what is wrong with it. There is no switch to leave out the check of a
 //! certificate. Absent: client certificates, several certificates by name, OCSP.
 
 use crate::base::clock;

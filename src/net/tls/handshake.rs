@@ -1,9 +1,8 @@
 //! Drives rustls' unbuffered connection over a stream until the handshake is complete, then takes its keys.
 //!
-//! rustls sees one record at a time and none after its last, so that what a peer sends behind its handshake stays
-//! ours, unopened.
-//! Limits: `input_max` bytes wait at any time. Bytes are kept in a vector of what came, not in a page: a client
-//! that stalls in its first record costs what it sent, and no state of rustls.
+//! rustls sees one record at a time and none after its last, so that what a peer sends behind its handshake
+//! stays ours, unopened. Limits: `input_max` bytes wait at any time. Bytes are kept in a vector of what came,
+//! not in a page: a client that stalls in its first record costs what it sent, and no state of rustls.
 //! Errors: what rustls found, after its alert was sent to the peer. Dropping the future drops the connection.
 
 use crate::net::page::Page;

@@ -3,9 +3,9 @@
 //! Shape: `fill` reads ciphertext behind what is there; `next_record` finds a whole record; its plaintext,
 //! decrypted where it lies, is marked by `hold_plain` and handed on by `deliver` (the one copy of a received
 //! byte).
-//! Limits: one page, large enough for the record that is awaited. Nothing is held when there is nothing to hold,
-//! and a small rest that waits for its record lies in a page of its own size, so that a peer which stalls costs
-//! what it sent.
+//! Limits: one page, large enough for the record that is awaited. Nothing is held when there is nothing to
+//! hold, and a small rest that waits for its record lies in a page of its own size, so that a peer which
+//! stalls costs what it sent.
 
 use crate::net::page::{PAGE_BYTES, Page};
 use crate::net::stream::Received;

@@ -1,12 +1,11 @@
 //! TLS on both sides: a stream in, a connection with the calls of `Conn` out.
 //!
 //! `accept` and `connect` make the handshake with rustls (unbuffered, ring, TLS 1.2 and 1.3). After it rustls
-//! keeps the secrets (key updates, tickets) and hands the keys over; the records are opened and sealed here, in
-//! our pages, without an allocation per event and with one copy of a byte.
-//! Order of the files: `config` (what control builds), `handshake`, `stream` (what `Conn` calls), `session`,
-//! `input`, `record`.
-//! Both futures may be dropped, which drops the connection; the caller bounds them by a deadline.
-//! Absent: early data, renegotiation (refused), client certificates.
+//! keeps the secrets (key updates, tickets) and hands the keys over; the records are opened and sealed here,
+//! in our pages, without an allocation per event and with one copy of a byte. Order of the files: `config`
+//! (what control builds), `handshake`, `stream` (what `Conn` calls), `session`, `input`, `record`. Both
+//! futures may be dropped, which drops the connection; the caller bounds them by a deadline. Absent: early
+//! data, renegotiation (refused), client certificates.
 
 use crate::net::conn::Conn;
 use crate::net::stream::Stream;

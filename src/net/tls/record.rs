@@ -1,12 +1,12 @@
 //! TLS records after the handshake: seals plaintext into a page, opens records in place.
 //!
-//! Shape: `Sealer::seal` appends one whole record to a page; `Opener::open` decrypts one whole record where it
-//! lies. Keys come from rustls, which made the handshake; the cipher is ring's. No allocation, no buffer of its
-//! own. Why not rustls' record path: it allocates and copies each record twice in either direction; an event of
-//! 150 bytes costs 67 ns beyond its cipher here and 199 there (`benches/tls_record.rs`, 2026-11-21).
-//! Limits: `PLAIN_MAX` bytes of plaintext and `BODY_MAX` bytes after the header in a record; `Sealer::is_spent`
-//! says when the keys have protected as many records as their cipher allows.
-//! Source: RFC 8446 section 5; RFC 5246 section 6.2, RFC 5288 and RFC 7905 for TLS 1.2.
+//! Shape: `Sealer::seal` appends one whole record to a page; `Opener::open` decrypts one whole record where
+//! it lies. Keys come from rustls, which made the handshake; the cipher is ring's. No allocation, no buffer
+//! of its own. Why not rustls' record path: it allocates and copies each record twice in either direction; an
+//! event of 150 bytes costs 67 ns beyond its cipher here and 199 there (`benches/tls_record.rs`, 2026-11-21).
+//! Limits: `PLAIN_MAX` bytes of plaintext and `BODY_MAX` bytes after the header in a record;
+//! `Sealer::is_spent` says when the keys have protected as many records as their cipher allows. Source: RFC
+//! 8446 section 5; RFC 5246 section 6.2, RFC 5288 and RFC 7905 for TLS 1.2.
 
 use crate::net::page::Page;
 use crate::net::tls::fault::Fault;

@@ -2,13 +2,13 @@
 //! round.
 //!
 //! Receiving: `fill` takes ciphertext in, `take` hands plaintext on; records that are not data (alerts,
-//! tickets, key updates) are acted on here. Sending: `seal` turns a part of a `SendList` into records. What must
-//! be answered (a key update) goes out with the next data, as RFC 8446 section 4.6.3 allows.
-//! A client declines one renegotiation by a warning; a server ends the connection at once.
-//! Limits: `HANDSHAKE_MAX` bytes of a message after the handshake; `IN_A_ROW_MAX` records or key updates without
-//! data between them; `WARNINGS_MAX`. Early data is never offered nor accepted.
-//! Errors: once one has occurred the connection stays failed; `goodbye` then gives the alert that names it.
-//! Source: RFC 8446 sections 4.6, 5 and 6; RFC 5246 section 7.2.
+//! tickets, key updates) are acted on here. Sending: `seal` turns a part of a `SendList` into records. What
+//! must be answered (a key update) goes out with the next data, as RFC 8446 section 4.6.3 allows. A client
+//! declines one renegotiation by a warning; a server ends the connection at once. Limits: `HANDSHAKE_MAX`
+//! bytes of a message after the handshake; `IN_A_ROW_MAX` records or key updates without data between them;
+//! `WARNINGS_MAX`. Early data is never offered nor accepted. Errors: once one has occurred the connection
+//! stays failed; `goodbye` then gives the alert that names it. Source: RFC 8446 sections 4.6, 5 and 6; RFC
+//! 5246 section 7.2.
 
 use crate::net::page::{PAGE_BYTES, Page};
 use crate::net::send::SendList;
@@ -328,8 +328,9 @@ impl Session {
         }
     }
 
-    /// TLS 1.2 knows one message after the handshake, the wish for another handshake. A client may decline it and
-    /// go on. A server's decline would leave a client waiting that sends nothing before its new handshake.
+    /// TLS 1.2 knows one message after the handshake, the wish for another handshake. A client may decline it
+    /// and go on. A server's decline would leave a client waiting that sends nothing before its new
+    /// handshake.
     fn message_tls12(&mut self, kind: u8) -> Result<(), Fault> {
         match (kind, self.is_client) {
             (HELLO_REQUEST, true) if !self.has_declined => {

@@ -1,7 +1,7 @@
 //! Sessions that a client may take up again, kept per worker: no lock and no cache line is shared.
 //!
-//! rustls asks for one store per config and calls it from any thread; here each thread has its own behind it. A
-//! session belongs to the config that made it, so that one set of roots never vouches for another's server.
+//! rustls asks for one store per config and calls it from any thread; here each thread has its own behind it.
+//! A session belongs to the config that made it, so that one set of roots never vouches for another's server.
 //! Limits: `ORIGINS_MAX` servers per config and worker, eight tickets each (rustls' number); the oldest goes
 //! first. The store of a config that is gone goes when the next one is made.
 
@@ -74,6 +74,8 @@ impl ClientSessionStore for WorkerSessions {
     }
 }
 
+type Store = (Weak<()>, Rc<ClientSessionMemoryCache>);
+
 thread_local! {
-    static STORES: RefCell<Vec<(Weak<()>, Rc<ClientSessionMemoryCache>)>> = const { RefCell::new(Vec::new()) };
+    static STORES: RefCell<Vec<Store>> = const { RefCell::new(Vec::new()) };
 }

@@ -1,12 +1,11 @@
 //! A TLS connection over a stream, with the calls of `Conn`.
 //!
-//! The state is in a cell that is never borrowed across an await, so that a wait for the peer can stand beside a
-//! send. One send at a time. An idle connection holds no page: incoming ciphertext lies in one while a record is
-//! incomplete or plaintext waits, outgoing ciphertext during a send.
-//! Copies: a received byte is decrypted where it was received and copied once, into the caller's page; a sent
-//! byte is copied once, into the page in which it is encrypted.
-//! Errors: `io::Error` with a `TlsError` inside; a stream that ends without the closing alert is
-//! `UnexpectedEof`, never an end.
+//! The state is in a cell that is never borrowed across an await, so that a wait for the peer can stand
+//! beside a send. One send at a time. An idle connection holds no page: incoming ciphertext lies in one while
+//! a record is incomplete or plaintext waits, outgoing ciphertext during a send. Copies: a received byte is
+//! decrypted where it was received and copied once, into the caller's page; a sent byte is copied once, into
+//! the page in which it is encrypted. Errors: `io::Error` with a `TlsError` inside; a stream that ends
+//! without the closing alert is `UnexpectedEof`, never an end.
 
 use crate::net::page::Page;
 use crate::net::send::SendList;

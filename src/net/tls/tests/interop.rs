@@ -1,5 +1,5 @@
-//! Conversations with OpenSSL's command line and Python's ssl, over loopback. A tool that is absent is said and
-//! left out.
+//! Conversations with OpenSSL's command line and Python's ssl, over loopback. A tool that is absent is said
+//! and left out.
 
 use super::authority::{Authority, NAME};
 use super::network::{listen, read, read_end, send};
