@@ -31,7 +31,7 @@ pub struct Bounds {
     pub head_timeout: Duration,
     /// Between requests, and from accept to the first byte.
     pub idle_timeout: Duration,
-    /// Silence within a body.
+    /// Silence within a body; the whole of one that is collected.
     pub body_timeout: Duration,
     /// The least that a body must bring on average after `UPLOAD_GRACE`; 0 asks for nothing.
     pub upload_bytes_per_second_min: u64,
@@ -40,7 +40,7 @@ pub struct Bounds {
 }
 
 /// How long an upload may be slower than its minimum rate at the start.
-pub const UPLOAD_GRACE: Duration = Duration::from_secs(10);
+pub const UPLOAD_GRACE: Duration = Duration::from_secs(5);
 
 /// What `read_head` found.
 pub enum HeadRead {
@@ -90,6 +90,10 @@ enum Body {
 struct Upload {
     started: Instant,
     received: u64,
+    /// How long the client was waited for: time in which a provider took nothing is not its fault.
+    waited: Duration,
+    /// It is collected: all of it must come within the body timeout.
+    is_collected: bool,
 }
 
 impl Downstream {
@@ -191,6 +195,7 @@ impl Downstream {
                 return Ok(whole);
             }
         }
+        self.upload.is_collected = true;
         let mut collected = Page::with_room(0);
         while let Some(piece) = self.body_piece().await? {
             let len = collected.bytes().len() + piece.len();
@@ -252,7 +257,7 @@ impl Downstream {
             Err(refusal) => HeadRead::Refused(refusal),
             Ok(head) => {
                 self.start += len;
-                self.upload = Upload { started: clock::now(), received: 0 };
+                self.upload = Upload { started: clock::now(), ..Upload::default() };
                 self.body = match head.framing {
                     BodyFraming::None => Body::None,
                     BodyFraming::Length(length) => Body::Length(length),
@@ -406,16 +411,20 @@ impl Downstream {
     }
 
     async fn wait_for_body(&mut self) -> Result<(), BodyError> {
-        let silence = clock::now() + self.bounds.body_timeout;
+        let now = clock::now();
+        let since = if self.upload.is_collected { self.upload.started } else { now };
+        let silence = since + self.bounds.body_timeout;
         let slow = match self.bounds.upload_bytes_per_second_min {
             0 => Instant::NEVER,
             rate => {
                 let earned = Duration::from_micros(self.upload.received.saturating_mul(1_000_000) / rate);
-                self.upload.started + UPLOAD_GRACE + earned
+                now + (UPLOAD_GRACE + earned).saturating_sub(self.upload.waited)
             }
         };
         self.deadline.set_at(silence.min(slow));
-        match self.deadline.bound(self.conn.readable()).await {
+        let waited = self.deadline.bound(self.conn.readable()).await;
+        self.upload.waited += clock::now() - now;
+        match waited {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(BodyError::Gone),
             Err(_) => Err(BodyError::TooSlow),
