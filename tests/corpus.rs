@@ -15,6 +15,8 @@ pub struct Case {
     pub dialect: Dialect,
     pub shape: Shape,
     pub body: Vec<u8>,
+    /// The body as it came, where that was recorded.
+    pub gzip: Option<Vec<u8>>,
     /// What a correct reader gets out of the body, where the folder says.
     pub expect: Option<Value>,
 }
@@ -49,9 +51,10 @@ fn case(folder: &Path, row: &str) -> Option<Case> {
     let shape = if columns.next()? == "yes" && status == 200 { Shape::Stream } else { Shape::Whole };
     let file = |suffix: &str| -> PathBuf { folder.join(format!("{name}.{suffix}")) };
     let body = std::fs::read(file("response.body")).expect("every case has a body");
+    let gzip = std::fs::read(file("response.body.gz")).ok();
     let expect = std::fs::read(file("expect.json")).ok();
     let expect = expect.map(|text| serde_json::from_slice(&text).expect("JSON"));
-    Some(Case { name: name.to_string(), dialect, shape, body, expect })
+    Some(Case { name: name.to_string(), dialect, shape, body, gzip, expect })
 }
 
 impl Case {

@@ -109,10 +109,8 @@ impl Meter {
         if let Some(text_bytes) = self.memo.as_deref().and_then(|memo| memo.matches(raw)) {
             return self.content(text_bytes);
         }
-        if let Some(data) = self.lines.feed(raw, |data| self.skeleton.feed(data)) {
-            self.remember(raw, data);
-        }
-        self.end()
+        let data = self.lines.feed(raw, |data| self.skeleton.feed(data));
+        self.conclude(data.map(|data| (raw, data)))
     }
 
     /// Reads a piece of an event, or of a body.
@@ -125,28 +123,7 @@ impl Meter {
 
     /// Says that the event, or the body, whose pieces were read has come to its end: what was it?
     pub fn end(&mut self) -> Seen {
-        let text_bytes = self.skeleton.text_bytes();
-        let mut said = Usage::default();
-        let class = self.skeleton.document().map_or(Class::Other, |document| {
-            self.dialect.usage(document, &mut said);
-            self.dialect.class(None, document)
-        });
-        self.usage.update(&said);
-        self.lines = Lines::default();
-        self.skeleton.clear();
-        let content = self.content(text_bytes);
-        let seen = match class {
-            Class::Other | Class::Ping | Class::Content => content,
-            Class::Finish => Seen::Finish,
-            Class::Usage => Seen::UsageOnly,
-            Class::End => Seen::End,
-            Class::Error => Seen::Error,
-        };
-        self.complete |= matches!(seen, Seen::Finish | Seen::End);
-        self.failed |= seen == Seen::Error;
-        let is_end = self.complete || self.failed || seen == Seen::UsageOnly || self.shape == Shape::Whole;
-        self.output_is_final |= is_end && said.output.is_some();
-        seen
+        self.conclude(None)
     }
 
     /// Events that carried text so far.
@@ -194,6 +171,33 @@ impl Meter {
         usage
     }
 
+    /// What was read has come to its end. `whole` is the event and where its data stands, if it came whole.
+    fn conclude(&mut self, whole: Option<(&[u8], Range<usize>)>) -> Seen {
+        let text_bytes = self.skeleton.text_bytes();
+        let mut said = Usage::default();
+        let document = self.skeleton.document();
+        let class = document.map_or(Class::Other, |document| self.dialect.read_skeleton(document, &mut said));
+        self.usage.update(&said);
+        if let (Some((raw, data)), Class::Other, true) = (whole, class, said.is_unknown() && !said.flawed) {
+            self.remember(raw, data);
+        }
+        self.lines = Lines::default();
+        self.skeleton.clear();
+        let content = self.content(text_bytes);
+        let seen = match class {
+            Class::Other | Class::Ping | Class::Content => content,
+            Class::Finish => Seen::Finish,
+            Class::Usage => Seen::UsageOnly,
+            Class::End => Seen::End,
+            Class::Error => Seen::Error,
+        };
+        self.complete |= matches!(seen, Seen::Finish | Seen::End);
+        self.failed |= seen == Seen::Error;
+        let is_end = self.complete || self.failed || seen == Seen::UsageOnly || self.shape == Shape::Whole;
+        self.output_is_final |= is_end && said.output.is_some();
+        seen
+    }
+
     fn content(&mut self, text_bytes: u64) -> Seen {
         if text_bytes == 0 {
             return Seen::Plain;
@@ -203,20 +207,10 @@ impl Meter {
         Seen::Content
     }
 
-    /// Remembers the event that the skeleton has just read, where it says nothing but text.
+    /// Remembers the event that the skeleton has just read. It says nothing but text.
     fn remember(&mut self, raw: &[u8], data: Range<usize>) {
-        let (Some(document), Some(holes), Some(end)) =
-            (self.skeleton.document(), self.skeleton.holes(), self.skeleton.end())
-        else {
-            return;
-        };
-        let has_text = holes.iter().any(|hole| hole.kind == HoleKind::Text);
-        if !has_text || raw.len() > MEMO_MAX || self.dialect.class(None, document) != Class::Other {
-            return;
-        }
-        let mut usage = Usage::default();
-        self.dialect.usage(document, &mut usage);
-        if !usage.is_unknown() || usage.flawed {
+        let (Some(holes), Some(end)) = (self.skeleton.holes(), self.skeleton.end()) else { return };
+        if raw.len() > MEMO_MAX || holes.iter().all(|hole| hole.kind != HoleKind::Text) {
             return;
         }
         // Anthropic pads events with spaces before the last bracket.

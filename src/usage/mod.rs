@@ -1,5 +1,6 @@
 //! What an answer used: reading it out of the provider's bytes.
 
+pub mod inflate;
 pub mod meter;
 
 pub use crate::llm::dialect::{Provenance, Usage};

@@ -1,5 +1,6 @@
-//! Dialects and meter against recorded traffic.
+//! Dialects and meter: against recorded traffic, goldens and damaged answers.
 
-mod usage;
+mod hostile;
 mod lanes;
+mod usage;
 mod writers;

@@ -3,7 +3,8 @@
 use crate::corpus::{Case, cases};
 use serde_json::{Value, json};
 use tollgate::codec::sse::{Event, Framer};
-use tollgate::llm::dialect::Class;
+use tollgate::llm::dialect::{Class, Dialect};
+use tollgate::usage::inflate::{Coding, Inflate};
 use tollgate::usage::meter::{Known, Meter, Seen, Shape};
 use tollgate::usage::{Provenance, Usage};
 
@@ -15,7 +16,7 @@ const EXCEPTIONS: [(&str, &str); 3] = [
 ];
 
 /// Bodies up to this long are cut at every offset.
-const EVERY_CUT_MAX: usize = 1200;
+const EVERY_CUT_MAX: usize = 700;
 
 #[test]
 fn usage_is_what_the_corpus_expects() {
@@ -55,7 +56,7 @@ fn cuts_change_nothing() {
         if len <= EVERY_CUT_MAX {
             (1..len).for_each(|at| check(&[at]));
         }
-        if len <= 16 * 1024 {
+        if len <= 8 * 1024 {
             check(&(1..len).collect::<Vec<_>>());
         }
         for _ in 0..4 {
@@ -122,6 +123,31 @@ fn an_answer_that_breaks_off_is_estimated() {
             _ => {}
         }
     }
+}
+
+#[test]
+fn compressed_answers_are_metered_like_plain_ones() {
+    let mut checked = 0;
+    for case in cases() {
+        let Some(gzip) = &case.gzip else { continue };
+        checked += 1;
+        let mut plain = Meter::new(case.dialect, case.shape);
+        read_whole(&mut plain, &case);
+        for len in [1, 100, gzip.len()] {
+            let meter = Meter::new(case.dialect, case.shape);
+            let mut inflate = Inflate::new(Coding::Gzip, meter, case.shape);
+            gzip.chunks(len).for_each(|piece| inflate.piece(piece));
+            inflate.end();
+            assert_eq!(result(inflate.meter()), result(&plain), "{} in pieces of {len}", case.name);
+        }
+    }
+    eprintln!("read {checked} compressed answers");
+    let brotli = include_bytes!("streams/openai_chat.sse.br");
+    let meter = Meter::new(Dialect::OpenAiChat, Shape::Stream);
+    let mut inflate = Inflate::new(Coding::Brotli, meter, Shape::Stream);
+    brotli.chunks(3).for_each(|piece| inflate.piece(piece));
+    inflate.end();
+    assert_eq!((inflate.meter().reported().input, inflate.meter().content_events()), (Some(11), 5));
 }
 
 fn read_whole(meter: &mut Meter, case: &Case) -> Vec<Seen> {

@@ -185,7 +185,7 @@ fn open_item(dialect: Dialect, kind: LaneKind) -> u32 {
     }
 }
 
-fn stream(dialect: Dialect) -> &'static str {
+pub fn stream(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::OpenAiChat => include_str!("streams/openai_chat.sse"),
         Dialect::OpenAiCompletions => include_str!("streams/openai_completions.sse"),
@@ -200,7 +200,7 @@ fn classes(dialect: Dialect, events: &[u8]) -> Vec<Class> {
     text.split_inclusive("\n\n").map(|raw| dialect.class(None, data(raw).as_bytes())).collect()
 }
 
-fn data(raw: &str) -> &str {
+pub fn data(raw: &str) -> &str {
     raw.lines().find_map(|line| line.strip_prefix("data: ")).unwrap_or_default()
 }
 

@@ -146,6 +146,17 @@ impl Dialect {
         }
     }
 
+    /// [`Dialect::class`] and [`Dialect::usage`] of a document's skeleton; never `Class::Content`, as a
+    /// skeleton has no texts.
+    pub fn read_skeleton(self, document: &[u8], usage: &mut Usage) -> Class {
+        if is_done(document) {
+            return Class::End;
+        }
+        let Ok(doc) = json::root(document) else { return Class::Other };
+        self.wire().usage(doc, usage);
+        self.wire().class(None, doc)
+    }
+
     /// Which members an answer's skeleton keeps: all that [`Dialect::class`] and [`Dialect::usage`] read.
     pub fn kept(self) -> &'static Kept {
         self.wire().kept()

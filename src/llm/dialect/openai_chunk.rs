@@ -11,25 +11,61 @@ use crate::base::id::RequestId;
 use crate::codec::json::{Kind, Value};
 use crate::codec::sse;
 
+/// The members of a chunk that decide what it is, found in one pass; the first of a name counts.
+#[derive(Default)]
+struct Chunk<'a> {
+    choices: Option<Value<'a>>,
+    usage: Option<Value<'a>>,
+    /// Groq's own object, which holds usage, too.
+    x_groq: Option<Value<'a>>,
+    is_error: bool,
+}
+
+impl<'a> Chunk<'a> {
+    fn of(doc: Value<'a>) -> Chunk<'a> {
+        let mut chunk = Chunk::default();
+        for member in doc.members().map_while(Result::ok) {
+            let (key, value) = (member.key, member.value);
+            if key.is("choices") {
+                chunk.choices = chunk.choices.or(Some(value));
+            } else if key.is("usage") {
+                chunk.usage = chunk.usage.or(Some(value));
+            } else if key.is("error") {
+                chunk.is_error |= !value.is_null();
+            } else if key.is("object") {
+                chunk.is_error |= value.str_raw() == Some(b"error");
+            } else if key.is("x_groq") {
+                chunk.x_groq = Some(value);
+            }
+        }
+        chunk
+    }
+
+    fn choices(&self) -> impl Iterator<Item = Value<'a>> {
+        self.choices.into_iter().flat_map(|choices| choices.elements().map_while(Result::ok))
+    }
+}
+
 /// What a chunk of Chat or Completions is.
 ///
 /// A failure is an `error` member (OpenAI, Groq with `event: error`, OpenRouter) or `"object":"error"` (older
 /// vLLM).
 pub(super) fn chunk_class(event_name: Option<&[u8]>, doc: Value<'_>) -> Class {
-    let is_error = doc.get("error").is_some_and(|error| !error.is_null())
-        || doc.get("object").and_then(|object| object.str_raw()) == Some(b"error")
-        || event_name == Some(b"error");
-    if is_error {
+    let chunk = Chunk::of(doc);
+    if chunk.is_error || event_name == Some(b"error") {
         return Class::Error;
     }
-    let Some(choices) = doc.get("choices") else { return Class::Other };
-    let mut choices = choices.elements().map_while(Result::ok).peekable();
-    if choices.peek().is_none() {
-        let counts = doc.get("usage").is_some_and(|usage| usage.kind == Kind::Object);
-        return if counts { Class::Usage } else { Class::Other };
-    }
     let finish = |choice: Value<'_>| choice.get("finish_reason").is_some_and(|reason| !reason.is_null());
-    if choices.any(finish) { Class::Finish } else { Class::Other }
+    let is_extra = chunk.usage.is_some_and(is_object) && chunk.choices.is_some();
+    match chunk.choices().map(finish).reduce(|one, other| one | other) {
+        Some(true) => Class::Finish,
+        None if is_extra => Class::Usage,
+        Some(false) | None => Class::Other,
+    }
+}
+
+fn is_object(value: Value<'_>) -> bool {
+    value.kind == Kind::Object
 }
 
 /// Where usage stands in the older OpenAI dialects. The last three are vendors' own names for cached tokens.
@@ -48,13 +84,13 @@ const MEMBERS: &Members = &[
 /// Reads `usage`, or where a vendor puts it elsewhere, that: `x_groq.usage` (Groq, without being asked) and a
 /// choice's own `usage` (Moonshot).
 pub(super) fn chunk_usage(doc: Value<'_>, usage: &mut Usage) {
-    let is_object = |value: &Value<'_>| value.kind == Kind::Object;
-    let of_choice = || {
-        let choices = doc.get("choices")?.elements().map_while(Result::ok);
-        choices.filter_map(|choice| choice.get("usage")).find(is_object)
-    };
-    let own = doc.get("usage").filter(is_object);
-    let found = own.or_else(|| doc.path(&["x_groq", "usage"]).filter(is_object)).or_else(of_choice);
+    let chunk = Chunk::of(doc);
+    let own = chunk.usage.filter(|value| is_object(*value));
+    let found = own.or_else(|| {
+        let groq = chunk.x_groq.and_then(|x_groq| x_groq.get("usage"));
+        let elsewhere = groq.into_iter().chain(chunk.choices().filter_map(|choice| choice.get("usage")));
+        elsewhere.into_iter().find(|value| is_object(*value))
+    });
     if let Some(object) = found {
         usage.merge(object, MEMBERS);
     }

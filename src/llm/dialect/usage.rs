@@ -109,7 +109,9 @@ impl Usage {
         take(&mut self.cache_write, later.cache_write);
         take(&mut self.reasoning, later.reasoning);
         take(&mut self.total_reported, later.total_reported);
-        self.caching = later.caching;
+        if later.caching == Caching::Beside {
+            self.caching = Caching::Beside;
+        }
         self.provenance = self.provenance.max(later.provenance);
         self.flawed |= later.flawed;
     }

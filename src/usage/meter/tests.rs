@@ -129,3 +129,15 @@ fn lines_of_any_form_carry_the_data() {
         }
     }
 }
+
+#[test]
+fn an_event_that_says_nothing_changes_nothing() {
+    let mut meter = Meter::new(Dialect::Anthropic, Shape::Stream);
+    let start =
+        r#"{"type":"message_start","message":{"usage":{"input_tokens":5,"cache_read_input_tokens":7}}}"#;
+    meter.event(format!("event: message_start\ndata: {start}\n\n").as_bytes());
+    for nothing in [": note\n\n", "\n", "data: [DONE]\n\n", "data: no json\n\n"] {
+        meter.event(nothing.as_bytes());
+        assert_eq!(meter.reported().input_total(), Some(12), "{nothing:?}");
+    }
+}
