@@ -46,7 +46,9 @@ fn events(form: &str) -> Vec<Vec<u8>> {
                     r#""created":1747148049,"model":"gpt-4o-mini-2024-07-18","service_tier":"default","#,
                     r#""system_fingerprint":"fp_dbaca60df0","choices":[{"index":0,"delta":{"content":""#
                 ),
-                format!(r#""}},"logprobs":null,"finish_reason":null}}],"usage":null,"obfuscation":"{padding}"}}"#),
+                format!(
+                    r#""}},"logprobs":null,"finish_reason":null}}],"usage":null,"obfuscation":"{padding}"}}"#
+                ),
             ),
             "vllm_chat" => (
                 concat!(
