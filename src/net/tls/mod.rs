@@ -95,4 +95,4 @@ pub fn in_memory(
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::net) mod tests;

@@ -1,7 +1,7 @@
 //! Tests of TLS. Peers that are not ours: rustls' buffered connection without a socket, OpenSSL and Python's
 //! ssl with one.
 
-mod authority;
+pub(in crate::net) mod authority;
 mod config;
 mod control;
 mod handshake;

@@ -8,14 +8,15 @@
 //! deadline, then its addresses are avoided.
 
 use super::failure::{ConnectFailure, Which};
-use super::origin::Origin;
+use super::origin::{Origin, Settings};
 use super::proxy;
 use crate::base::clock::{self, Instant};
 use crate::base::error::Timer;
 use crate::net::conn::Conn;
 use crate::net::deadline::{Deadline, TICK};
 use crate::net::resolve::{Addresses, Published};
-use crate::net::{runtime, stream};
+use crate::net::stream::{self, Stream};
+use crate::net::{runtime, tls};
 use smallvec::SmallVec;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -35,18 +36,34 @@ pub(super) async fn open(origin: &Origin, order: &Order) -> Result<Conn, Connect
         None => &settings.addresses,
     };
     let deadline = Deadline::unset();
-    let (conn, address) = connect(addresses, order, settings.timeouts.connect, &deadline).await?;
+    let (stream, address) = connect(addresses, order, settings.timeouts.connect, &deadline).await?;
+    let conn = prepare(stream, settings, &deadline).await;
+    conn.map_err(|failure| failure.at(address))
+}
+
+/// Turns a stream to the origin, or to the proxy, into a connection that carries requests.
+async fn prepare(stream: Stream, settings: &Settings, deadline: &Deadline) -> Result<Conn, ConnectFailure> {
+    let conn = Conn::Plain(stream);
     if let Some(proxy) = &settings.proxy {
-        deadline.set(settings.timeouts.connect);
+        let timeout = settings.timeouts.connect;
+        deadline.set(timeout);
         let tunnel = proxy::tunnel(&conn, proxy, &settings.host, settings.port);
-        let opened = deadline.bound(tunnel).await.unwrap_or_else(|_| {
-            let message =
-                format!("no tunnel from the proxy within {} ms", settings.timeouts.connect.as_millis());
+        deadline.bound(tunnel).await.unwrap_or_else(|_| {
+            let message = format!("no tunnel from the proxy within {} ms", timeout.as_millis());
             Err(ConnectFailure::new(Which::Timeout(Timer::Connect), message))
-        });
-        opened.map_err(|failure| failure.at(address))?;
+        })?;
     }
-    Ok(conn)
+    let Some(tls) = &settings.tls else { return Ok(conn) };
+    let Conn::Plain(stream) = conn else { return Ok(conn) };
+    let timeout = settings.timeouts.tls_handshake;
+    deadline.set(timeout);
+    match deadline.bound(tls::connect(stream, &tls.side, &tls.name)).await {
+        Ok(conn) => conn.map_err(ConnectFailure::of_handshake),
+        Err(_) => {
+            let message = format!("no TLS handshake within {} ms", timeout.as_millis());
+            Err(ConnectFailure::new(Which::Timeout(Timer::TlsHandshake), message))
+        }
+    }
 }
 
 async fn connect(
@@ -54,7 +71,7 @@ async fn connect(
     order: &Order,
     timeout: Duration,
     deadline: &Deadline,
-) -> Result<(Conn, SocketAddr), ConnectFailure> {
+) -> Result<(Stream, SocketAddr), ConnectFailure> {
     deadline.set(timeout);
     let attempts = match deadline.bound(resolved(addresses)).await {
         Ok(Published::Known(list)) => order.attempts(&list, clock::now()),
@@ -69,7 +86,7 @@ async fn connect(
         let failure = match deadline.bound(stream::connect(address)).await {
             Ok(Ok(stream)) => {
                 order.worked(address);
-                return Ok((Conn::Plain(stream), address));
+                return Ok((stream, address));
             }
             Ok(Err(error)) => ConnectFailure::of_connect(&error),
             Err(_) => {
@@ -136,48 +153,4 @@ impl Order {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{ATTEMPTS_MAX, AVOIDED_FOR, AVOIDED_MAX, Order};
-    use crate::base::clock::Instant;
-    use std::net::SocketAddr;
-
-    fn addresses(count: u16) -> Vec<SocketAddr> {
-        (1..=count).map(|port| SocketAddr::from(([192, 0, 2, 1], port))).collect()
-    }
-
-    fn ports(attempts: impl IntoIterator<Item = SocketAddr>) -> Vec<u16> {
-        attempts.into_iter().map(|address| address.port()).collect()
-    }
-
-    #[test]
-    fn connections_take_the_addresses_in_turn() {
-        let (order, list) = (Order::default(), addresses(3));
-        let firsts: Vec<u16> = (0..4).map(|_| ports(order.attempts(&list, Instant(0)))[0]).collect();
-        assert_eq!(firsts, [1, 2, 3, 1]);
-        assert!(order.attempts(&[], Instant(0)).is_empty());
-    }
-
-    #[test]
-    fn an_address_that_failed_comes_last_until_its_time_is_over_or_it_works() {
-        let (order, list) = (Order::default(), addresses(2));
-        order.failed(list[0], Instant(0));
-        let over = Instant(0) + AVOIDED_FOR;
-        for _ in 0..2 {
-            assert_eq!(ports(order.attempts(&list, Instant(over.0 - 1))), [2, 1]);
-        }
-        assert_eq!(ports(order.attempts(&list, over)), [1, 2]);
-        order.failed(list[1], over);
-        order.worked(list[1]);
-        assert_eq!(ports(order.attempts(&list, over)), [2, 1]);
-    }
-
-    #[test]
-    fn no_more_than_the_stated_number_of_addresses_is_tried_or_remembered() {
-        let (order, list) = (Order::default(), addresses(40));
-        assert_eq!(order.attempts(&list, Instant(0)).len(), ATTEMPTS_MAX);
-        for address in &list {
-            order.failed(*address, Instant(0));
-        }
-        assert_eq!(order.avoided.borrow().len(), AVOIDED_MAX);
-    }
-}
+mod tests;

@@ -5,6 +5,7 @@
 //! client; `address` is for the log.
 
 use crate::base::error::{Kind, Timer};
+use crate::net::tls::TlsError;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -15,8 +16,10 @@ pub struct ConnectFailure {
     pub which: Which,
     /// What was found; for clients too.
     pub message: String,
-    /// The last address that was tried.
+    /// The last address that was tried; for the log.
     pub address: Option<SocketAddr>,
+    /// More of the cause; for the log: it may name hosts.
+    pub cause: Option<String>,
 }
 
 /// What went wrong.
@@ -44,7 +47,7 @@ pub enum Which {
 
 impl ConnectFailure {
     pub(super) fn new(which: Which, message: impl Into<String>) -> ConnectFailure {
-        ConnectFailure { which, message: message.into(), address: None }
+        ConnectFailure { which, message: message.into(), address: None, cause: None }
     }
 
     pub(super) fn at(mut self, address: SocketAddr) -> ConnectFailure {
@@ -64,6 +67,12 @@ impl ConnectFailure {
             _ => return ConnectFailure::new(Which::Unreachable, format!("unreachable: {error}")),
         };
         ConnectFailure::new(which, message)
+    }
+
+    /// What a TLS handshake failed with.
+    pub(super) fn of_handshake(error: TlsError) -> ConnectFailure {
+        let message = format!("the TLS handshake failed: {}", error.kind.name());
+        ConnectFailure { cause: Some(error.to_string()), ..ConnectFailure::new(Which::Tls, message) }
     }
 
     /// The kind of error that it is for a client.

@@ -33,5 +33,5 @@ pub use connect::{ATTEMPTS_MAX, AVOIDED_FOR};
 pub use failure::{ConnectFailure, Which};
 pub use head::Answer;
 pub use http1::{Http1Upstream, Piece, Sent, UpstreamError, WATCHED_FROM};
-pub use origin::{Limits, Origin, OriginId, Proxy, Settings, Timeouts};
+pub use origin::{Limits, Origin, OriginId, Proxy, Settings, Timeouts, Tls};
 pub use pool::{Counters, Lease, Pools};

@@ -7,6 +7,7 @@
 
 use crate::base::secret::Secret;
 use crate::net::resolve::Addresses;
+use crate::net::tls::{ClientSide, PeerName};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::time::Duration;
@@ -30,8 +31,20 @@ pub struct Settings {
     /// The host's addresses; not used with a proxy, which resolves the name itself.
     pub addresses: Addresses,
     pub proxy: Option<Proxy>,
+    /// None: plain HTTP.
+    pub tls: Option<Tls>,
     pub limits: Limits,
     pub timeouts: Timeouts,
+}
+
+/// How TLS is spoken with the origin.
+#[derive(Debug)]
+pub struct Tls {
+    pub side: ClientSide,
+    /// Whom the certificate must be for: the host, unless it is reached by another name (`tls::server_name`).
+    pub name: PeerName<'static>,
+    /// Tells the settings behind `side` from others, across reloads: its authorities, its lowest version.
+    pub settings_digest: [u8; 32],
 }
 
 /// An HTTP proxy that opens a tunnel to the origin (CONNECT).
@@ -113,7 +126,13 @@ impl OriginId {
         part(settings.name.as_bytes());
         part(settings.host.as_bytes());
         part(&settings.port.to_be_bytes());
+        if let Some(tls) = &settings.tls {
+            part(b"tls");
+            part(tls.name.to_str().as_bytes());
+            part(&tls.settings_digest);
+        }
         if let Some(proxy) = &settings.proxy {
+            part(b"proxy");
             part(proxy.host.as_bytes());
             part(&proxy.port.to_be_bytes());
             part(proxy.credential.as_ref().map_or(b"", |credential| credential.expose_secret()));
@@ -136,9 +155,11 @@ pub(super) fn authority(host: &str, port: u16) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Limits, Origin, Proxy, Settings, Timeouts};
+    use super::{Limits, Origin, Proxy, Settings, Timeouts, Tls};
     use crate::base::secret::Secret;
     use crate::net::resolve::Addresses;
+    use crate::net::tls::server_name;
+    use crate::net::tls::tests::authority::Authority;
     use std::time::Duration;
 
     fn settings() -> Settings {
@@ -148,6 +169,7 @@ mod tests {
             port: 443,
             addresses: Addresses::pending(),
             proxy: None,
+            tls: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         }
@@ -160,6 +182,13 @@ mod tests {
             addresses: Addresses::pending(),
             credential: credential.map(Secret::new),
         })
+    }
+
+    fn tls(name: &str, digest: u8) -> Option<Tls> {
+        // The same settings read again make another `ClientSide`.
+        let side = Authority::new().client_side(&[]);
+        let name = server_name(name).expect("a name");
+        Some(Tls { side, name, settings_digest: [digest; 32] })
     }
 
     #[test]
@@ -176,9 +205,14 @@ mod tests {
             ("host", Settings { host: "api.example.org".to_owned(), ..settings() }, false),
             ("port", Settings { port: 80, ..settings() }, false),
             ("proxy", Settings { proxy: proxy(None), ..settings() }, false),
+            ("tls", Settings { tls: tls("api.example.com", 0), ..settings() }, false),
         ] {
             assert_eq!(Origin::new(changed).id == base, same, "{what}");
         }
+        let with = |name, digest| Origin::new(Settings { tls: tls(name, digest), ..settings() }).id;
+        assert_eq!(with("api.example.com", 0), with("api.example.com", 0));
+        assert_ne!(with("api.example.com", 0), with("api.example.org", 0));
+        assert_ne!(with("api.example.com", 0), with("api.example.com", 1));
         let with = |credential| Origin::new(Settings { proxy: proxy(credential), ..settings() }).id;
         assert_ne!(with(None), with(Some("user:one")));
         assert_ne!(with(Some("user:two")), with(Some("user:one")));

@@ -15,7 +15,7 @@ use crate::codec::http1::{Asked, HeadWriter};
 use crate::net::conn::Conn;
 use crate::net::send::SendList;
 
-/// Lets the proxy behind `conn` connect to `host` and `port`.
+/// Lets the proxy behind `conn` connect to `host` and `port`; `conn` leads there then.
 pub(super) async fn tunnel(conn: &Conn, proxy: &Proxy, host: &str, port: u16) -> Result<(), ConnectFailure> {
     let request = request(proxy, &authority(host, port))?;
     let broken = |message: String| ConnectFailure::new(Which::Proxy(0), message);

@@ -97,6 +97,7 @@ pub fn origin_with(change: impl FnOnce(Settings) -> Settings) -> Arc<Origin> {
         port: 80,
         addresses: Addresses::pending(),
         proxy: None,
+        tls: None,
         limits: Limits::default(),
         timeouts: Timeouts { connect: patience, tls_handshake: patience },
     })))

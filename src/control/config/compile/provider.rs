@@ -9,8 +9,9 @@ use crate::handler::snapshot::Snapshot;
 use crate::llm::provider::{
     AuthStyle, BaseUrl, DialectSet, Provider, ProviderKind, Scheme, StaticHeader, UpstreamTimeouts,
 };
-use crate::net::tls::{ClientSide, MinVersion, Pem, Roots};
-use crate::net::upstream::{Limits, Origin, Proxy, Settings, Timeouts};
+use crate::net::tls::{ClientSide, MinVersion, Pem, Roots, server_name};
+use crate::net::upstream::{Limits, Origin, Proxy, Settings, Timeouts, Tls};
+use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -242,20 +243,22 @@ fn origin(context: &mut Context<'_>, at: &At, raw: &raw::Provider, base: &BaseUr
         tls_handshake: ms(own.and_then(|own| own.tls_handshake_ms), shared.tls_handshake_ms),
     };
     let proxy = raw.proxy.as_ref().and_then(|text| proxy(context, &at.key("proxy"), text));
-    let ca = raw.tls.as_ref().and_then(|tls| tls.ca.as_ref());
-    if let Some(ca) = ca {
-        let at = at.key("tls").key("ca");
-        if base.scheme == Scheme::Http {
-            context.error(
-                at.clone(),
-                "base_url starts with http://, so there is no TLS; use https:// or remove tls",
-            );
+    let ca = raw.tls.as_ref().and_then(|tls| tls.ca.as_deref());
+    let tls = match base.scheme {
+        Scheme::Https => client_tls(context, at, ca, &base.host),
+        Scheme::Http => {
+            if ca.is_some() {
+                let message = "base_url starts with http://, so there is no TLS; use https:// or remove tls";
+                context.error(at.key("tls").key("ca"), message);
+                // All that is wrong is told at once: the file too.
+                client_tls(context, at, ca, &base.host);
+            }
+            None
         }
-        client_tls(context, &at, ca);
-    }
+    };
     let addresses = context.surroundings.addresses(&base.host, base.port);
     let (name, host) = (raw.name.clone(), base.host.to_string());
-    Origin::new(Settings { name, host, port: base.port, addresses, proxy, limits, timeouts })
+    Origin::new(Settings { name, host, port: base.port, addresses, proxy, tls, limits, timeouts })
 }
 
 fn proxy(context: &mut Context<'_>, at: &At, text: &str) -> Option<Proxy> {
@@ -274,11 +277,20 @@ fn proxy(context: &mut Context<'_>, at: &At, text: &str) -> Option<Proxy> {
     Some(Proxy { host: base.host.to_string(), port: base.port, addresses, credential: None })
 }
 
-/// What an origin's certificate is checked against: the authorities in the file `ca`.
-fn client_tls(context: &mut Context<'_>, at: &At, ca: &str) -> Option<ClientSide> {
-    let text = context.file(at, ca)?;
-    let path = context.path(at, ca);
-    let roots = Roots::Pem(Pem { path: &path, text: &text });
-    let side = ClientSide::new(roots, MinVersion::default(), &[]);
-    side.map_err(|error| context.error(at.clone(), error.to_string())).ok()
+/// How TLS is spoken with `host`: its certificate comes from an authority in the file `ca`, or else from one
+/// that the system trusts. None: told, and such a snapshot never runs.
+fn client_tls(context: &mut Context<'_>, at: &At, ca: Option<&str>, host: &str) -> Option<Tls> {
+    let name = server_name(host);
+    let name = name.map_err(|error| context.error(at.key("base_url"), error.to_string())).ok()?;
+    let Some(ca) = ca else {
+        let side = ClientSide::new(Roots::System, MinVersion::default(), &[]);
+        let side = side.map_err(|error| context.lacking(at.key("base_url"), error.to_string())).ok()?;
+        return Some(Tls { side, name, settings_digest: [0; 32] });
+    };
+    let at = at.key("tls").key("ca");
+    let text = context.file(&at, ca)?;
+    let path = context.path(&at, ca);
+    let side = ClientSide::new(Roots::Pem(Pem { path: &path, text: &text }), MinVersion::default(), &[]);
+    let side = side.map_err(|error| context.error(at, error.to_string())).ok()?;
+    Some(Tls { side, name, settings_digest: Sha256::digest(&text).into() })
 }

@@ -611,7 +611,7 @@ fn the_futures_of_an_exchange_stay_small() {
             ("Http1Upstream", size_of_val(&upstream), 256),
             ("next", next, 200),
             ("read_head", read_head, 350),
-            ("send", send, 400),
+            ("send", send, 450),
             ("checkout", checkout, 300),
         ] {
             assert!(size <= most, "{name}: {size} bytes, at most {most}");
