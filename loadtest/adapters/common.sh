@@ -29,6 +29,23 @@ await_port() {
     done
 }
 
+# Asks for a small answer at URL $1 with key $2 (further arguments go to curl) until three came, at most 60 times.
+warm_up() {
+    local url=$1 key=$2 came=0
+    shift 2
+    for _ in $(seq 60); do
+        if curl -sf -m 20 -o "$STATE/warm-up" -H "authorization: Bearer $key" -H "content-type: application/json" \
+            "$@" -d '{"model":"mock","messages":[{"role":"user","content":"hello"}]}' "$url"; then
+            came=$((came + 1))
+            [ "$came" = 3 ] && return 0
+        else
+            sleep 0.5
+        fi
+    done
+    echo "$0: no answer to a small call at $url" >&2
+    exit 1
+}
+
 # Prints a pid line for each started process and its descendants.
 print_pids() {
     local queue next

@@ -5,7 +5,7 @@ use tollgate_load::mock::script::Script;
 use tollgate_load::mock::stats::Totals;
 use tollgate_load::mock::{self, Config, Mock};
 use tollgate_load::net::stream::Address;
-use tollgate_load::run::target::{Protocol, Target, Trust};
+use tollgate_load::run::target::{Target, Trust};
 use tollgate_load::run::{Options, run};
 use tollgate_load::scenario::Scenario;
 
@@ -22,7 +22,7 @@ fn target(address: &Address) -> Target {
         Address::Ip(ip) => format!("http://{ip}"),
         Address::Unix(path) => format!("unix:{}", path.display()),
     };
-    Target::parse(&url, Protocol::Http1, Trust::DangerAnyCertificate).expect("a valid URL")
+    Target::parse(&url, Trust::DangerAnyCertificate).expect("a valid URL")
 }
 
 pub fn options(address: &Address) -> Options {
@@ -171,4 +171,78 @@ fn an_unreachable_target_is_one_line() {
     let scenario = scenario("chat", "{ kind = 'constant', per_s = 10 }", "{ events = 1 }");
     let error = run(&scenario, &options(&address)).map(|_| ()).expect_err("nobody listens");
     assert!(error.contains("cannot connect") && !error.contains('\n'), "{error}");
+}
+
+#[test]
+fn compressed_answers_are_read_event_by_event() {
+    let mock = start(&["127.0.0.1:0"], &[]);
+    for shape in ["chat", "chat-stream"] {
+        let answer = "{ events = 6, gap_ms = 10, script = 'gzip=1' }";
+        let scenario = scenario(shape, "{ kind = 'constant', per_s = 20 }", answer);
+        let fields = vec![("accept-encoding".to_owned(), "gzip".to_owned())];
+        let packed =
+            run(&scenario, &Options { fields, ..options(&mock.addresses[0]) }).expect("the mock is there");
+        let plain = run(&scenario, &options(&mock.addresses[0])).expect("the mock is there");
+        assert_eq!((packed.failures.len(), plain.failures.len()), (0, 0), "{:?}", packed.failures);
+        let (packed, plain) = (&packed.loads[0], &plain.loads[0]);
+        assert!(packed.counts.completed >= 8 && packed.counts.bytes_in * 10 < plain.counts.bytes_in * 9);
+        // Each event is flushed: had the packer kept them, gaps of 10 ms would be gone.
+        assert!(shape == "chat" || packed.gap.p50_us > 5000.0, "{}", packed.gap.p50_us);
+    }
+    mock.stop();
+}
+
+#[test]
+fn tls_carries_streams_and_a_foreign_certificate_is_refused() {
+    let folder = std::env::temp_dir().join(format!("tollgate-load-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let made = tollgate_load::compare::adapter::certificate(&folder).expect("openssl is installed");
+    let config = Config {
+        listen: vec!["127.0.0.1:0".parse().expect("an address")],
+        cores: Vec::new(),
+        script: Script::default(),
+        faults: Vec::new(),
+        key: None,
+        tls: Some(std::sync::Arc::new(made.server().expect("a certificate"))),
+    };
+    let mock = mock::start(&config).expect("loopback can be listened on");
+    let url = mock.addresses[0].to_string();
+    let scenario = scenario("chat-stream", "{ kind = 'constant', per_s = 40 }", "{ events = 5, gap_ms = 1 }");
+    let ask = |roots: &std::path::Path| {
+        let target = Target::parse(&format!("https://{url}"), Trust::Roots(roots)).expect("a valid URL");
+        run(&scenario, &Options { target, ..options(&mock.addresses[0]) }).expect("the mock is there")
+    };
+    let trusted = ask(&made.authority);
+    assert_eq!(trusted.failures, [""; 0]);
+    assert!(trusted.loads[0].counts.completed >= 15);
+    let other = folder.join("other");
+    std::fs::create_dir_all(&other).expect("a folder");
+    let foreign = tollgate_load::compare::adapter::certificate(&other).expect("openssl is installed");
+    let refused = ask(&foreign.authority);
+    assert_eq!(refused.loads[0].counts.completed, 0);
+    assert!(
+        format!("{:?}", refused.loads[0].errors).contains("certificate"),
+        "{:?}",
+        refused.loads[0].errors
+    );
+    mock.stop();
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+#[test]
+fn a_trace_is_replayed_at_its_times_with_its_bodies() {
+    let path = std::env::temp_dir().join(format!("tollgate-load-{}.jsonl", std::process::id()));
+    let own = r#"{"t_ms":200,"path":"/v1/chat/completions","body":{"model":"m","messages":[]}}"#;
+    let made = r#"{"t_ms":100,"shape":"messages","bytes":4096,"headers":[["x-trace","1"]]}"#;
+    std::fs::write(&path, format!("{made}\n{own}\n")).expect("a file");
+    let mock = start(&["127.0.0.1:0"], &[]);
+    let rate = format!("{{ kind = 'trace', file = '{}' }}", path.display());
+    let result =
+        run(&scenario("chat", &rate, "{ events = 2 }"), &options(&mock.addresses[0])).expect("there");
+    assert_eq!(result.failures, [""; 0]);
+    let totals = Totals::of(&mock.stats);
+    assert_eq!((totals.requests_messages, totals.requests_chat), (1, 1));
+    assert_eq!((result.loads[0].counts.completed, result.loads[0].counts.planned), (2, 2));
+    mock.stop();
+    let _ = std::fs::remove_file(path);
 }

@@ -19,7 +19,7 @@ use crate::mock::script::Script;
 use crate::net::stream::certificates;
 use crate::net::thread;
 use crate::report::{csv, html, table};
-use crate::run::target::{Protocol, Target, Trust};
+use crate::run::target::{Target, Trust};
 use crate::run::{Options, run as run_scenario};
 use crate::scenario::{Rate, Scenario, Shape};
 use crate::verify as verifier;
@@ -141,7 +141,6 @@ pub fn compare(args: &CompareArgs) -> Result<u8, String> {
         mock_cores: args.mock_cores.clone(),
         mock_port: args.mock_port,
         tls: if args.tls { Tls::BothSides } else { Tls::Off },
-        protocol: Protocol::Http1,
         // The target is set per participant; this one is never asked.
         base: options(&args.load, "http://127.0.0.1:1", &[])?,
     };
@@ -211,7 +210,7 @@ fn adjust(scenario: &mut Scenario, args: &LoadArgs) -> Result<(), String> {
 
 fn options(args: &LoadArgs, target: &str, pids: &[u32]) -> Result<Options, String> {
     let trust = args.ca.as_deref().map_or(Trust::DangerAnyCertificate, Trust::Roots);
-    let parse = |url: &str| Target::parse(url, Protocol::Http1, trust);
+    let parse = |url: &str| Target::parse(url, trust);
     let mut fields = Vec::new();
     for field in &args.header {
         let (name, value) =
@@ -257,7 +256,7 @@ fn exit_code(result: &RunResult) -> u8 {
 
 pub fn verify(args: &VerifyArgs) -> Result<u8, String> {
     thread::raise_file_limit();
-    let parse = |url: &str| Target::parse(url, Protocol::Http1, Trust::DangerAnyCertificate);
+    let parse = |url: &str| Target::parse(url, Trust::DangerAnyCertificate);
     let shape = |name: &String| {
         serde_json::from_value::<Shape>(serde_json::Value::from(name.as_str()))
             .map_err(|error| format!("--shapes {name}: {error}"))

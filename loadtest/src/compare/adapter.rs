@@ -101,9 +101,13 @@ impl Adapter {
                 Some(("pid", pid)) => {
                     gateway.pids.push(pid.parse().map_err(|_| format!("{}: printed {line:?}", self.name))?);
                 }
+                Some(("field", field)) => {
+                    let (name, value) = field.split_once(": ").unwrap_or((field, ""));
+                    gateway.fields.push((name.to_owned(), value.to_owned()));
+                }
                 _ => {
                     return Err(format!(
-                        "adapter {}: printed {line:?}: need url, key, model or pid",
+                        "adapter {}: printed {line:?}: need url, key, model, field or pid",
                         self.name
                     ));
                 }
@@ -196,7 +200,7 @@ impl Certificate {
             .with_no_client_auth()
             .with_single_cert(certificates(&self.chain)?, key)
             .map_err(|error| told(&error))?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(config)
     }
 }
@@ -225,12 +229,13 @@ mod tests {
     #[test]
     fn a_script_is_given_its_place_and_its_lines_are_read() {
         let (folder, adapter) = script(
-            "#!/bin/sh\ncase $1 in start) echo url http://127.0.0.1:$UPSTREAM; echo pid 12; echo key k$CORE;;\n\
+            "#!/bin/sh\ncase $1 in start) echo url http://127.0.0.1:$UPSTREAM; echo pid 12; echo key k$CORE; echo 'field a: b';;\n\
              stop) : >$STATE/stopped;; esac\n",
         );
         let gateway = adapter.start(&place(&folder)).expect("starts");
         assert_eq!((gateway.url.as_str(), gateway.key.as_deref()), ("http://127.0.0.1:7", Some("k1")));
         assert_eq!((gateway.pids.as_slice(), gateway.model.as_deref()), ([12].as_slice(), None));
+        assert_eq!(gateway.fields, [("a".to_owned(), "b".to_owned())]);
         gateway.stop().expect("stops");
         assert!(folder.join("state").join("stopped").exists());
         let _ = std::fs::remove_dir_all(folder);

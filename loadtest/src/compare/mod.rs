@@ -18,7 +18,7 @@ use crate::mock;
 use crate::mock::script::Script;
 use crate::net::clock::{unix_s, utc};
 use crate::net::stream::Address;
-use crate::run::target::{Protocol, Target, Trust};
+use crate::run::target::{Target, Trust};
 use crate::run::{Options, run};
 use crate::scenario::Scenario;
 use adapter::{Adapter, Gateway, Place};
@@ -72,7 +72,6 @@ pub struct Plan {
     /// Port of the mock; 0: any.
     pub mock_port: u16,
     pub tls: Tls,
-    pub protocol: Protocol,
     /// Cores, keys and progress of each run; its target and processes are set per participant.
     pub base: Options,
 }
@@ -188,7 +187,7 @@ fn options(
         Address::Ip(ip) => format!("{scheme}://{ip}"),
         Address::Unix(path) => format!("unix:{}", path.display()),
     };
-    let parse = |url: &str| Target::parse(url, plan.protocol, Trust::DangerAnyCertificate);
+    let parse = |url: &str| Target::parse(url, Trust::DangerAnyCertificate);
     let mut model = String::new();
     match participant {
         Participant::Direct => options.target = parse(&mock_url)?,

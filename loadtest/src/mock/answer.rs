@@ -4,30 +4,26 @@
 //! framing, or the time at which the next one is due. The owner sends each step with a write of its own.
 //! A stream that is behind its plan sends what is due at once, an event per write, until it has caught up.
 
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
 use crate::dialect::{Dialect, Facts, Frame, Mode};
 use crate::mock::fault::Fault;
 use crate::mock::script::Script;
 use crate::net::clock::NS_PER_S;
 use crate::record;
 
+const GZIP: &str = "content-encoding: gzip\r\n";
 const JSON: &str = "application/json";
 const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
 
-/// What stands in the answer's head, for an owner that frames it itself.
-#[derive(Clone, Copy, Debug)]
-pub struct Head {
-    pub status: u16,
-    pub kind: &'static str,
-}
-
-/// How the body's bytes are framed on the connection.
+/// What becomes of the connection behind the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
-    Http1 {
-        close: bool,
-    },
-    /// Bare body bytes; the owner makes frames of them.
-    Bare,
+pub enum Connection {
+    KeepAlive,
+    Close,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -56,7 +52,9 @@ pub struct Request {
     pub mode: Mode,
     pub script: Script,
     pub facts: Facts,
-    pub framing: Framing,
+    pub connection: Connection,
+    /// The caller takes gzip.
+    pub accepts_gzip: bool,
 }
 
 pub struct Answer {
@@ -64,7 +62,9 @@ pub struct Answer {
     mode: Mode,
     script: Script,
     facts: Facts,
-    framing: Framing,
+    connection: Connection,
+    /// Set when the body is compressed; each event is flushed.
+    packer: Option<GzEncoder<Vec<u8>>>,
     frame: Frame,
     stream: u32,
     random: fastrand::Rng,
@@ -75,8 +75,6 @@ pub struct Answer {
     scratch: Vec<u8>,
     pub events_sent: u32,
     pub records_sent: u32,
-    /// Set when the head is due; the owner of `Framing::Bare` takes it.
-    pub head: Option<Head>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +88,7 @@ enum Stage {
 
 impl Answer {
     pub fn new(request: Request, stream: u32, now_ns: u64) -> Self {
-        let Request { dialect, mode, script, facts, framing } = request;
+        let Request { dialect, mode, script, facts, connection, accepts_gzip } = request;
         let mut random = fastrand::Rng::with_seed(u64::from(stream) ^ 0x5eed);
         let ttft_ns = (script.ttft_us as f64 * log_normal(&mut random, script.ttft_sigma) * 1000.0) as u64;
         let frame = if mode == Mode::Stream { dialect.frame(&facts) } else { Frame::default() };
@@ -99,7 +97,8 @@ impl Answer {
             mode,
             script,
             facts,
-            framing,
+            connection,
+            packer: (script.gzip && accepts_gzip).then(|| GzEncoder::new(Vec::new(), Compression::fast())),
             frame,
             stream,
             random,
@@ -109,7 +108,6 @@ impl Answer {
             scratch: Vec::new(),
             events_sent: 0,
             records_sent: 0,
-            head: None,
         }
     }
 
@@ -145,12 +143,16 @@ impl Answer {
     fn first(&mut self, now_ns: u64, out: &mut Vec<u8>) -> Step {
         if self.mode == Mode::Whole {
             let body = self.whole(now_ns);
-            self.head(200, Some(body.len()), out);
-            out.extend_from_slice(body.as_bytes());
+            let packed = self.packer.take().map(|packer| finish(packer, body.as_bytes()));
+            let encoding = if packed.is_some() { GZIP } else { "" };
+            let bytes = packed.as_deref().unwrap_or(body.as_bytes());
+            self.head_with(200, Some(bytes.len()), encoding, out);
+            out.extend_from_slice(bytes);
             self.stage = Stage::Over(End::Whole);
             return Step::Wrote;
         }
-        self.head(200, None, out);
+        let encoding = if self.packer.is_some() { GZIP } else { "" };
+        self.head_with(200, None, encoding, out);
         let opening = self.dialect.opening(&self.facts);
         self.events_sent += opening.len() as u32;
         for event in &opening {
@@ -180,7 +182,7 @@ impl Answer {
             && sequence == self.script.fault_at
         {
             let half = event.len() / 2;
-            self.chunk_head(event.len(), out);
+            chunk_head(event.len(), out);
             out.extend_from_slice(&event[..half]);
             self.stage = Stage::Over(match fault {
                 Fault::CutMidEvent => End::FaultClose,
@@ -208,9 +210,11 @@ impl Answer {
         for event in &closing {
             self.data(event.as_bytes(), out);
         }
-        if let Framing::Http1 { .. } = self.framing {
-            out.extend_from_slice(b"0\r\n\r\n");
+        if let Some(packer) = self.packer.take() {
+            let rest = finish(packer, b"");
+            chunk(&rest, out);
         }
+        out.extend_from_slice(b"0\r\n\r\n");
         self.stage = Stage::Over(End::Whole);
     }
 
@@ -305,41 +309,58 @@ impl Answer {
         Step::Wrote
     }
 
-    fn head(&mut self, status: u16, length: Option<usize>, out: &mut Vec<u8>) {
+    fn head(&self, status: u16, length: Option<usize>, out: &mut Vec<u8>) {
+        self.head_with(status, length, "", out);
+    }
+
+    fn head_with(&self, status: u16, length: Option<usize>, encoding: &str, out: &mut Vec<u8>) {
         let kind = if self.mode == Mode::Stream && status == 200 { EVENT_STREAM } else { JSON };
-        self.head = Some(Head { status, kind });
-        let Framing::Http1 { close } = self.framing else { return };
         let framing = match length {
             Some(length) => format!("content-length: {length}"),
             None => "transfer-encoding: chunked".to_owned(),
         };
+        let reason = if status == 200 { "OK" } else { "Fault" };
         let id = &self.facts.id;
         let retry = if matches!(status, 429 | 503 | 529) { "retry-after: 1\r\n" } else { "" };
-        let connection = if close { "connection: close\r\n" } else { "" };
+        let connection = if self.connection == Connection::Close { "connection: close\r\n" } else { "" };
         let head = format!(
-            "HTTP/1.1 {status} {}\r\ncontent-type: {kind}\r\nx-request-id: req-{id}\r\n{retry}{connection}{framing}\r\n\r\n",
-            if status == 200 { "OK" } else { "Fault" }
+            "HTTP/1.1 {status} {reason}\r\ncontent-type: {kind}\r\nx-request-id: req-{id}\r\n\
+             {encoding}{retry}{connection}{framing}\r\n\r\n"
         );
         out.extend_from_slice(head.as_bytes());
     }
 
-    fn data(&self, bytes: &[u8], out: &mut Vec<u8>) {
-        self.chunk_head(bytes.len(), out);
-        out.extend_from_slice(bytes);
-        if let Framing::Http1 { .. } = self.framing {
-            out.extend_from_slice(b"\r\n");
-        }
+    fn data(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        let Some(packer) = &mut self.packer else { return chunk(bytes, out) };
+        // Writing to memory cannot fail.
+        let _ = packer.write_all(bytes).and_then(|()| packer.flush());
+        let packed = std::mem::take(packer.get_mut());
+        chunk(&packed, out);
     }
+}
 
-    fn chunk_head(&self, size: usize, out: &mut Vec<u8>) {
-        if let Framing::Http1 { .. } = self.framing {
-            let digits = (usize::BITS - size.leading_zeros()).div_ceil(4).max(1);
-            for place in (0..digits).rev() {
-                out.push(b"0123456789abcdef"[size >> (4 * place) & 15]);
-            }
-            out.extend_from_slice(b"\r\n");
-        }
+fn chunk(bytes: &[u8], out: &mut Vec<u8>) {
+    // An empty chunk would end the body.
+    if bytes.is_empty() {
+        return;
     }
+    chunk_head(bytes.len(), out);
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn chunk_head(size: usize, out: &mut Vec<u8>) {
+    let digits = (usize::BITS - size.leading_zeros()).div_ceil(4).max(1);
+    for place in (0..digits).rev() {
+        out.push(b"0123456789abcdef"[size >> (4 * place) & 15]);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn finish(mut packer: GzEncoder<Vec<u8>>, last: &[u8]) -> Vec<u8> {
+    // Writing to memory cannot fail.
+    let _ = packer.write_all(last);
+    packer.finish().unwrap_or_default()
 }
 
 /// Median 1; `sigma` 0 gives 1 always.
@@ -355,7 +376,7 @@ fn log_normal(random: &mut fastrand::Rng, sigma: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Answer, End, Framing, Request, Step};
+    use super::{Answer, Connection, End, Request, Step};
     use crate::dialect::{Dialect, EventText, Facts, Mode};
     use crate::mock::fault::Fault;
     use crate::mock::script::Script;
@@ -366,7 +387,8 @@ mod tests {
 
     fn answer(dialect: Dialect, mode: Mode, script: Script) -> Answer {
         let facts = Facts { id: "aaaaaaab".to_owned(), model: "m".to_owned(), ..Facts::default() };
-        Answer::new(Request { dialect, mode, script, facts, framing: Framing::Http1 { close: false } }, 1, 0)
+        let connection = Connection::KeepAlive;
+        Answer::new(Request { dialect, mode, script, facts, connection, accepts_gzip: false }, 1, 0)
     }
 
     /// Runs an answer on a clock of its own: each write with its time.

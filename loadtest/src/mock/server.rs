@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::dialect::{Dialect, Facts, Mode, is_true_at, string_at};
-use crate::mock::answer::{Answer, End, Framing, Request, Step};
+use crate::mock::answer::{self, Answer, End, Request, Step};
 use crate::mock::stats::{Stats, Totals};
 use crate::mock::{BODY_BYTES_MAX, Config};
 use crate::net::clock::{NS_PER_MS, now_ns};
@@ -342,8 +342,9 @@ impl Server {
             completion_tokens: u64::from(script.events),
             include_usage: is_true_at(body, b"\"include_usage\""),
         };
-        let framing = Framing::Http1 { close: connection.head.close };
-        let request = Request { dialect, mode, script, facts, framing };
+        let (is_last, accepts_gzip) = (connection.head.close, connection.head.accepts_gzip);
+        let after = if is_last { answer::Connection::Close } else { answer::Connection::KeepAlive };
+        let request = Request { dialect, mode, script, facts, connection: after, accepts_gzip };
         connection.answer = Some(Answer::new(request, stream, now_ns()));
         connection.body = Vec::new();
         self.stats.answers_open.add(1);

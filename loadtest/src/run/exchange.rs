@@ -2,6 +2,10 @@
 //!
 //! Independent of the protocol that carries it: the connection hands in the head, pieces of the body and the end.
 
+use std::io::Write as _;
+
+use flate2::write::GzDecoder;
+
 use crate::dialect::{Dialect, EventText, Mode};
 use crate::measure::recorder::Recorder;
 use crate::net::clock::NS_PER_MS;
@@ -26,6 +30,8 @@ pub struct Exchange {
     checker: Checker,
     faults: Faults,
     splitter: Splitter,
+    /// Set when the answer is compressed.
+    unpacker: Option<GzDecoder<Vec<u8>>>,
     body: Vec<u8>,
     first_ns: u64,
     last_text_ns: u64,
@@ -68,6 +74,7 @@ impl Exchange {
             checker: Checker::new(stream),
             faults: Faults::default(),
             splitter: Splitter::default(),
+            unpacker: None,
             body: Vec::new(),
             first_ns: 0,
             last_text_ns: 0,
@@ -103,10 +110,21 @@ impl Exchange {
             let class = format!("answered {:?} instead of {expected:?}", head.content);
             self.failure = Some(Failure::new(class, ""));
         }
+        self.unpacker = head.gzip.then(|| GzDecoder::new(Vec::new()));
         self.head = Some(head);
     }
 
     pub fn on_data(&mut self, data: &[u8], now_ns: u64, recorder: &mut Recorder) -> Next {
+        let Some(unpacker) = &mut self.unpacker else { return self.on_plain(data, now_ns, recorder) };
+        if let Err(error) = unpacker.write_all(data).and_then(|()| unpacker.flush()) {
+            self.failure = Some(Failure::new("not gzip", error.to_string()));
+            return Next::Drop;
+        }
+        let plain = std::mem::take(unpacker.get_mut());
+        if plain.is_empty() { Next::Read } else { self.on_plain(&plain, now_ns, recorder) }
+    }
+
+    fn on_plain(&mut self, data: &[u8], now_ns: u64, recorder: &mut Recorder) -> Next {
         if self.failure.is_some() {
             let room = EXAMPLE_BYTES_MAX.saturating_sub(self.body.len());
             self.body.extend_from_slice(&data[..data.len().min(room)]);

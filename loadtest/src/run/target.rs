@@ -8,19 +8,12 @@ use rustls::pki_types::ServerName;
 
 use crate::net::stream::{Address, Stream, certificates};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    Http1,
-    Http2,
-}
-
 #[derive(Clone)]
 pub struct Target {
     pub url: String,
     pub address: Address,
     /// Value of the host field.
     pub host: String,
-    pub protocol: Protocol,
     tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
 }
 
@@ -35,17 +28,11 @@ pub enum Trust<'a> {
 
 impl Target {
     /// Reads `http://HOST:PORT`, `https://HOST:PORT` or `unix:PATH`.
-    pub fn parse(url: &str, protocol: Protocol, trust: Trust<'_>) -> Result<Self, String> {
+    pub fn parse(url: &str, trust: Trust<'_>) -> Result<Self, String> {
         let need = "need http://HOST:PORT, https://HOST:PORT or unix:PATH";
         if let Some(path) = url.strip_prefix("unix:") {
             let address = Address::Unix(path.into());
-            return Ok(Self {
-                url: url.to_owned(),
-                address,
-                host: "localhost".to_owned(),
-                protocol,
-                tls: None,
-            });
+            return Ok(Self { url: url.to_owned(), address, host: "localhost".to_owned(), tls: None });
         }
         let (rest, is_tls) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
             (Some(rest), _) => (rest, false),
@@ -61,8 +48,8 @@ impl Target {
         let with_port = if has_port { host.to_owned() } else { format!("{host}:{default_port}") };
         let found = with_port.to_socket_addrs().map_err(|error| format!("target {url:?}: {error}"))?.next();
         let address = Address::Ip(found.ok_or_else(|| format!("target {url:?}: the name has no address"))?);
-        let tls = is_tls.then(|| tls(url, host, protocol, trust)).transpose()?;
-        Ok(Self { url: url.to_owned(), address, host: host.to_owned(), protocol, tls })
+        let tls = is_tls.then(|| tls(url, host, trust)).transpose()?;
+        Ok(Self { url: url.to_owned(), address, host: host.to_owned(), tls })
     }
 
     pub fn connect(&self) -> std::io::Result<Stream> {
@@ -83,7 +70,7 @@ impl Target {
 
 type Tls = (Arc<rustls::ClientConfig>, ServerName<'static>);
 
-fn tls(url: &str, host: &str, protocol: Protocol, trust: Trust<'_>) -> Result<Tls, String> {
+fn tls(url: &str, host: &str, trust: Trust<'_>) -> Result<Tls, String> {
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
     let name = ServerName::try_from(name.to_owned()).map_err(|error| format!("target {url:?}: {error}"))?;
     let builder = rustls::ClientConfig::builder();
@@ -100,10 +87,7 @@ fn tls(url: &str, host: &str, protocol: Protocol, trust: Trust<'_>) -> Result<Tl
             builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
         }
     };
-    config.alpn_protocols = match protocol {
-        Protocol::Http1 => vec![b"http/1.1".to_vec()],
-        Protocol::Http2 => vec![b"h2".to_vec()],
-    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok((Arc::new(config), name))
 }
 
@@ -159,12 +143,12 @@ mod danger {
 
 #[cfg(test)]
 mod tests {
-    use super::{Protocol, Target, Trust};
+    use super::{Target, Trust};
     use crate::net::stream::Address;
 
     #[test]
     fn urls_are_read_and_wrong_ones_told_what_is_needed() {
-        let parse = |url: &str| Target::parse(url, Protocol::Http1, Trust::DangerAnyCertificate);
+        let parse = |url: &str| Target::parse(url, Trust::DangerAnyCertificate);
         let address = |url: &str| parse(url).map(|target| target.address);
         let ip = |text: &str| Ok(Address::Ip(text.parse().expect("an address")));
         assert_eq!(address("http://127.0.0.1:81"), ip("127.0.0.1:81"));

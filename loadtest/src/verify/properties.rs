@@ -139,7 +139,7 @@ pub fn disconnect(plan: &Plan, mock: &Target) -> Result<Found, String> {
 
 /// Readers that take little stop the provider instead of filling the gateway.
 pub fn slow_readers(plan: &Plan, mock: &Target) -> Result<Found, String> {
-    const READERS: u64 = 20;
+    const READERS: u64 = 5;
     let idle = process::rss_bytes(&plan.base.pids);
     let before = totals(mock)?;
     let rate = format!("{{ kind = 'hold', streams = {READERS} }}");
