@@ -1,10 +1,10 @@
-//! Question: what does it cost to find the few members of a chat request that the gateway reads, and to check the
-//! whole body strictly? Unit: time per body, beside `memchr` over the same bytes (one pass of memory) and beside the
-//! usual way (`serde_json::Value`); read the ratios, all rows of a group are of one run.
+//! Question: what does it cost to find the few members of a chat request that the gateway reads, and to check
+//! the whole body strictly? Unit: time per body, beside `memchr` over the same bytes (one pass of memory) and
+//! beside the usual way (`serde_json::Value`); read the ratios, all rows of a group are of one run.
 //!
-//! Bodies are generated: chat requests of 0.5, 2, 16 and 128 KB whose members stand in the order in which OpenAI's
-//! Python SDK sends them (`messages` first, so that everything has to be passed over), prose with an escape about
-//! every 120 bytes, and one with a 1 MB image as base64. Every row checks its answer.
+//! Bodies are generated: chat requests of 0.5, 2, 16 and 128 KB whose members stand in the order in which
+//! OpenAI's Python SDK sends them (`messages` first, so that everything has to be passed over), one of
+//! source code instead of prose, and one with a 1 MB image as base64. Every row checks its answer.
 //!
 //! Not measured here: reading the texts themselves, patching (`relay`), events of a stream (`sse_framing`).
 
@@ -15,15 +15,26 @@ use tollgate::codec::json::{self, Value};
 
 const NAMES: [&str; 4] = ["model", "stream", "stream_options", "max_tokens"];
 
-const PROSE: &str = r#"The keeper walked down to the harbour before the light failed and counted the boats.\n\nNine had come home. \"The tenth is late,\" he said, and nobody answered him; the wind had turned to the north and smelled of snow. "#;
+/// As it stands in JSON: an escape about every 50 bytes.
+const PROSE: &str = concat!(
+    r"The keeper walked down to the harbour before the light failed and counted the boats.\n\nNine had come ",
+    r#"home. \"The tenth is late,\" he said, and nobody answered him; the wind had turned to the north and "#,
+    "smelled of snow. "
+);
 
-fn chat_body(bytes: usize) -> String {
+/// As it stands in JSON: an escape about every 10 bytes.
+const CODE: &str = concat!(
+    r#"fn main() {\n    let name = \"a\";\n\tif name.is_empty() {\n        return greet(name);\n    }\n}\n"#,
+    " "
+);
+
+fn chat_body(bytes: usize, text_of: &str) -> String {
     let mut body = String::from(r#"{"messages":[{"role":"system","content":"You are a careful assistant."}"#);
     let mut turn = 0;
     while body.len() + 200 < bytes {
         let role = if turn % 2 == 0 { "user" } else { "assistant" };
-        let room = (bytes - body.len()).saturating_sub(200).min(PROSE.len() * (1 + turn % 7));
-        let mut text = PROSE.repeat(1 + room / PROSE.len());
+        let room = (bytes - body.len()).saturating_sub(200).min(text_of.len() * (1 + turn % 7));
+        let mut text = text_of.repeat(1 + room / text_of.len());
         // Cut at a space: never inside an escape.
         let cut = text[..room].rfind(' ').unwrap_or(0);
         text.truncate(cut);
@@ -35,11 +46,17 @@ fn chat_body(bytes: usize) -> String {
 
 fn image_body(bytes: usize) -> String {
     let image = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ".repeat(bytes / 44);
-    let before = r#"{"messages":[{"role":"user","content":[{"type":"text","text":"What is this?"},{"type":"image_url","image_url":{"url":"data:image/png;base64,"#;
+    let before = concat!(
+        r#"{"messages":[{"role":"user","content":[{"type":"text","text":"What is this?"},"#,
+        r#"{"type":"image_url","image_url":{"url":"data:image/png;base64,"#
+    );
     format!("{before}{image}\"}}}}]}}]{}", &TAIL[1..])
 }
 
-const TAIL: &str = r#"],"model":"gpt-4o-mini","max_tokens":512,"stream":true,"stream_options":{"include_usage":true},"temperature":0.7}"#;
+const TAIL: &str = concat!(
+    r#"],"model":"gpt-4o-mini","max_tokens":512,"stream":true,"#,
+    r#""stream_options":{"include_usage":true},"temperature":0.7}"#
+);
 
 /// What every row must find.
 fn assert_found(found: &[Option<Value<'_>>; 4]) {
@@ -50,7 +67,8 @@ fn assert_found(found: &[Option<Value<'_>>; 4]) {
     assert_eq!(max_tokens.as_u64(), Some(512));
 }
 
-/// simd-json as it would be used for a check: a copy of the body, because it writes into it, in reused buffers.
+/// simd-json as it would be used for a check: a copy of the body, because it writes into it, in reused
+/// buffers.
 struct Tape {
     input: Vec<u8>,
     buffers: simd_json::Buffers,
@@ -78,10 +96,11 @@ impl Tape {
 
 fn peek(c: &mut Criterion) {
     let bodies = [
-        ("0.5KB", chat_body(512)),
-        ("2KB", chat_body(2 << 10)),
-        ("16KB", chat_body(16 << 10)),
-        ("128KB", chat_body(128 << 10)),
+        ("0.5KB", chat_body(512, PROSE)),
+        ("2KB", chat_body(2 << 10, PROSE)),
+        ("16KB", chat_body(16 << 10, PROSE)),
+        ("128KB", chat_body(128 << 10, PROSE)),
+        ("code_128KB", chat_body(128 << 10, CODE)),
         ("image_1MB", image_body(1 << 20)),
     ];
     for (name, body) in &bodies {

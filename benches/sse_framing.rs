@@ -1,12 +1,14 @@
-//! Question: what does it cost to find the ends of events in a stream, and to read where the data of each stands?
-//! Unit: time for 1,000 events in reads of 16 KB (so microseconds here are nanoseconds an event), beside `memchr` and
-//! a copy of the same bytes (one pass of memory) and beside the plain ways: a search for two line feeds, which knows
-//! no CRLF, and splitting text into lines.
+//! Question: what does it cost to find the ends of events in a stream, and to read where the data of each
+//! stands? Unit: time for 1,000 events in reads of 16 KB (so microseconds here are nanoseconds an event),
+//! beside `memchr` and a copy of the same bytes (one pass of memory) and beside the plain ways: a search for
+//! two line feeds, which knows no CRLF, and splitting text into lines.
 //!
-//! Streams: OpenAI chat (300 bytes an event, `data` only), Anthropic (140 bytes, `event` and `data`) and Gemini (470
-//! bytes, CRLF), the medians of recorded traffic. Every row checks how many events or bytes of data it found.
+//! Streams: OpenAI chat (300 bytes an event, `data` only), Anthropic (140 bytes, `event` and `data`) and
+//! Gemini (470 bytes, CRLF), the medians of recorded traffic. Every row checks how many events or bytes of
+//! data it found.
 //!
-//! Not measured here: anything inside the data (`json_peek`), and carrying an event from one read to the next.
+//! Not measured here: anything inside the data (`json_peek`), and carrying an event from one read to the
+//! next.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
@@ -21,8 +23,9 @@ fn openai() -> String {
         format!(
             "data: {{\"id\":\"chatcmpl-ABCDEFGHIJKLMNOPQRSTUVWXYZ012\",\"object\":\"chat.completion.chunk\",\
              \"created\":1732000000,\"model\":\"gpt-4o-mini-2024-07-18\",\"service_tier\":\"default\",\
-             \"system_fingerprint\":\"fp_0123456789\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\" word{n:04}\"}},\
-             \"logprobs\":null,\"finish_reason\":null}}],\"obfuscation\":\"abcdef\"}}\n\n"
+             \"system_fingerprint\":\"fp_0123456789\",\"choices\":[{{\"index\":0,\
+             \"delta\":{{\"content\":\" word{n:04}\"}},\"logprobs\":null,\"finish_reason\":null}}],\
+             \"obfuscation\":\"abcdef\"}}\n\n"
         )
     };
     (0..EVENTS).map(event).collect()
@@ -41,9 +44,11 @@ fn anthropic() -> String {
 fn gemini() -> String {
     let event = |n: usize| {
         format!(
-            "data: {{\"candidates\": [{{\"content\": {{\"parts\": [{{\"text\": \"{}{n:04}\"}}],\"role\": \"model\"}},\
-             \"index\": 0}}],\"usageMetadata\": {{\"promptTokenCount\": 1234,\"candidatesTokenCount\": 56,\
-             \"totalTokenCount\": 1290}},\"modelVersion\": \"gemini-2.0-flash\",\"responseId\": \"0123456789abcdef\"}}\r\n\r\n",
+            "data: {{\"candidates\": [{{\"content\": {{\"parts\": [{{\"text\": \"{}{n:04}\"}}],\
+             \"role\": \"model\"}},\"index\": 0}}],\"usageMetadata\": {{\"promptTokenCount\": 1234,\
+             \"candidatesTokenCount\": 56,\
+             \"totalTokenCount\": 1290}},\"modelVersion\": \"gemini-2.0-flash\",\
+             \"responseId\": \"0123456789abcdef\"}}\r\n\r\n",
             "A sentence or two, as Gemini likes to send them at once. ".repeat(4)
         )
     };

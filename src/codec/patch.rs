@@ -211,7 +211,10 @@ mod tests {
         #[test]
         fn pieces_are_what_splicing_gives(
             original in prop::collection::vec(any::<u8>(), 0..40),
-            edits in prop::collection::vec((0usize..40, 0usize..6, prop::collection::vec(any::<u8>(), 0..4)), 0..12),
+            edits in prop::collection::vec(
+                (0usize..40, 0usize..6, prop::collection::vec(any::<u8>(), 0..4)),
+                0..12,
+            ),
         ) {
             let mut patches = Patches::new();
             let mut let_in = Vec::new();

@@ -186,8 +186,8 @@ fn split_backslashes(backslashes: u64, carry: &mut bool) -> (u64, u64) {
     let carried = u64::from(*carry);
     // In a run of backslashes every second one is escaped. Adding a run's first bit to the run carries
     // through it: where the carry comes out tells whether the run, begun on an odd position, has an even or
-    // odd length. Without a branch: whether a block holds a backslash is a coin toss in much of what is
-    // written.
+    // odd length.
+    // Without a branch: whether a block holds a backslash is a coin toss in much of what is written.
     let backslashes = backslashes & !carried;
     let follows = backslashes << 1 | carried;
     const EVEN: u64 = 0x5555_5555_5555_5555;
@@ -310,7 +310,11 @@ mod tests {
         }
 
         #[test]
-        fn backslashes_are_split_as_by_counting(bits in any::<u64>(), more in any::<u64>(), carry in any::<bool>()) {
+        fn backslashes_are_split_as_by_counting(
+            bits in any::<u64>(),
+            more in any::<u64>(),
+            carry in any::<bool>(),
+        ) {
             for backslashes in [bits, bits & more, bits | more, u64::MAX] {
                 let (mut begin, mut escaped, mut is_escaped) = (0u64, 0u64, carry);
                 for bit in 0..64 {

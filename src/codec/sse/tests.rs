@@ -208,7 +208,9 @@ proptest! {
     #[test]
     fn any_stream_in_any_chunks_is_read_by_the_standard(
         pieces in prop::collection::vec(
-            prop::sample::select(vec!["data", "event", "id", ":", ": ", " ", "\n", "\r", "\r\n", "\n\n", "x", "é", "\0"]),
+            prop::sample::select(vec![
+                "data", "event", "id", ":", ": ", " ", "\n", "\r", "\r\n", "\n\n", "x", "é", "\0",
+            ]),
             0..40,
         ),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
@@ -222,7 +224,10 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_taken_apart_without_loss(bytes in prop::collection::vec(any::<u8>(), 0..100), len in 1usize..20) {
+    fn any_bytes_are_read_without_a_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..100),
+        len in 1usize..20,
+    ) {
         let mut framer = Framer::new();
         let mut joined = Vec::new();
         for chunk in bytes.chunks(len) {

@@ -1,5 +1,5 @@
-//! JSON: no input panics, our check accepts what serde_json accepts, the walker reads the tree that serde_json reads,
-//! and the fields found in the pass of the check are the fields found by walking.
+//! JSON: no input panics, our check accepts what serde_json accepts, the walker reads the tree that
+//! serde_json reads, and the fields found in the pass of the check are the fields found by walking.
 
 #![no_main]
 
@@ -52,7 +52,8 @@ fn tree(value: Value<'_>, document: &[u8]) -> Result<Tree, Defect> {
             Tree::Object(value.members().map(member).collect::<Result<_, Defect>>()?)
         }
         Kind::Array => {
-            Tree::Array(value.elements().map(|element| tree(element?, document)).collect::<Result<_, Defect>>()?)
+            let elements = value.elements().map(|element| tree(element?, document));
+            Tree::Array(elements.collect::<Result<_, Defect>>()?)
         }
         Kind::String => Tree::String(text(value.str_raw().expect("a string has an inside"))?),
         // What the walker passed over unchecked may be no number.

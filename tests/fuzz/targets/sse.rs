@@ -1,5 +1,5 @@
-//! Server-sent events: no input panics, no way of cutting the stream changes its events, an event's data stands where
-//! the range says, and an event written again reads the same.
+//! Server-sent events: no input panics, no way of cutting the stream changes its events, an event's data
+//! stands where the range says, and an event written again reads the same.
 //!
 //! Input: the first byte chooses where the rest is cut.
 
