@@ -27,7 +27,7 @@ fn assert_file(path: &Path, text: &str) {
     let first = committed.lines().zip(text.lines()).position(|(one, two)| one != two);
     assert!(
         committed == text,
-        "{} is not current (line {:?}); rewrite it with TOLLGATE_REWRITE=1 and look at the difference\n{text}",
+        "{} is not current (line {:?}); rewrite it with TOLLGATE_REWRITE=1\n{text}",
         path.display(),
         first.map(|line| line + 1),
     );

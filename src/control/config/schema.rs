@@ -66,20 +66,25 @@ pub fn without_secrets(raw: &raw::File) -> Value {
             }
         }
     });
-    entries(&mut config, "key", |key| key["hash"] = Value::from("***"));
+    entries(&mut config, "key", |key| match &mut key["hash"] {
+        Value::Array(hashes) => hashes.fill(Value::from("***")),
+        hash => *hash = Value::from("***"),
+    });
     config
 }
 
 const REFERENCE_HEAD: &str = "\
 # Configuration reference
 
-Written from the types in `src/control/config/raw.rs`; do not edit it by hand. `conf/tollgate.toml` shows every
-key in its place, `conf/examples/` whole configurations, `conf/tollgate.schema.json` is the schema for an editor.
+Written from the types in `src/control/config/raw.rs`; do not edit it by hand. `conf/tollgate.toml`
+shows every key in its place, `conf/examples/` whole configurations, `conf/tollgate.schema.json` is
+the schema for an editor.
 
-Paths of files are relative to the file that names them. Times are milliseconds, sizes are bytes. An unknown key
-is an error. Credentials are never written into the file: `{ env = \"NAME\" }` names an environment variable and
-`{ file = \"PATH\" }` a file; both are read again on every reload. `tollgate check` judges the file and only warns
-of what this machine lacks (variables, files); `tollgate run` refuses to start without them.
+Paths of files are relative to the file that names them. Times are milliseconds, sizes are bytes. An
+unknown key is an error. Credentials are never written into the file: `{ env = \"NAME\" }` names an
+environment variable and `{ file = \"PATH\" }` a file; both are read again on every reload.
+`tollgate check` judges the file and only warns of what this machine lacks (variables, files);
+`tollgate run` refuses to start without them.
 ";
 
 /// One line for each key of `table`, and those of the tables below it.

@@ -75,8 +75,8 @@ pub fn admin(context: &mut Context<'_>) -> Option<Admin> {
     let address = address(context, &at.key("address"), &raw.address)?;
     if !address.ip().is_loopback() && raw.token.is_none() {
         let message = format!(
-            "{address} can be reached by others and nothing protects it; use a loopback address or \"unix:PATH\", \
-             or set token"
+            "{address} can be reached by others and nothing protects it; use a loopback address or \
+             \"unix:PATH\", or set token"
         );
         context.error(at.key("address"), message);
     }
