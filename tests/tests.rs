@@ -1,5 +1,6 @@
 //! All integration tests, as one binary: a module a folder.
 
+mod cli;
 mod config;
 mod corpus;
 mod dialect;

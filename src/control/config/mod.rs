@@ -80,6 +80,24 @@ pub fn load(path: &Path, mode: Mode, surroundings: &dyn Surroundings) -> Result<
     Ok(Loaded { snapshot: compiled.snapshot, warnings: problems, watched, effective })
 }
 
+/// The main file and those that it includes, as far as they can be read.
+pub fn files_of(path: &Path, surroundings: &dyn Surroundings) -> Vec<PathBuf> {
+    Sources::read(path, surroundings).files()
+}
+
+/// Whether `name` may be the name of a provider or a key. Errors: what was found and what is allowed.
+pub fn check_name(name: &str) -> Result<(), String> {
+    let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'*');
+    if (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(fits) {
+        return Ok(());
+    }
+    let allowed = format!("1 to {NAME_BYTES_MAX} visible ASCII characters without \" \\ *");
+    Err(format!("{} is not allowed, allowed: {allowed}", problem::quoted(name)))
+}
+
+/// Bytes of the name of a provider or a key: it is a label of every metric.
+const NAME_BYTES_MAX: usize = 128;
+
 /// Reads `text` as a main file, for its shape only. Errors: every problem of the shape.
 pub fn parse_only(text: &str) -> Result<raw::File, Vec<Problem>> {
     let sources = Sources::of_text(text);

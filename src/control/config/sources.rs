@@ -112,6 +112,12 @@ impl Sources {
         sources
     }
 
+    /// The files that could be read.
+    pub fn files(self) -> Vec<PathBuf> {
+        let readable = self.documents.into_iter().filter(|document| document.text.is_some());
+        readable.map(|document| document.path).collect()
+    }
+
     /// Whether the main file could be parsed at all: if not, its absent parts are not to be judged.
     pub fn is_whole(&self) -> bool {
         !self.silent.iter().any(|at| at.path == KeyPath::default())

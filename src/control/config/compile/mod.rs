@@ -14,7 +14,7 @@ use crate::base::secret::Secret;
 use crate::control::config::problem::{Severity, quoted};
 use crate::control::config::raw::Credential;
 use crate::control::config::sources::{At, Finding, Sources, reason};
-use crate::control::config::{Mode, Surroundings};
+use crate::control::config::{Mode, Surroundings, check_name};
 use crate::handler::snapshot::Snapshot;
 use crate::policy::stage::Stages;
 use std::path::PathBuf;
@@ -147,24 +147,14 @@ impl<'a> Context<'a> {
         Some(Secret::new(bytes))
     }
 
-    /// Whether `name` may stand in logs and metrics; told where not.
-    pub fn name(&mut self, at: &At, name: &str) -> bool {
-        let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'*');
-        let good = (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(fits);
-        if !good {
-            let message = format!(
-                "{} is not allowed, allowed: 1 to {NAME_BYTES_MAX} visible ASCII characters without \" \\ *",
-                quoted(name)
-            );
+    /// Tells where `name` may not be the name of a provider or a key.
+    pub fn name(&mut self, at: &At, name: &str) {
+        if let Err(message) = check_name(name) {
             self.error(at.key("name"), message);
         }
-        good
     }
 
     fn find(&mut self, at: At, severity: Severity, message: String) {
         self.findings.push(Finding { at, severity, message, span: None });
     }
 }
-
-/// Bytes of the name of a provider or a key: it is a label of every metric.
-const NAME_BYTES_MAX: usize = 128;
