@@ -1,17 +1,19 @@
 //! Checked text: what the mock writes into every event and the generator proves to have arrived.
 //!
-//! A stream's text is a row of records. Each names its stream, its place and the time of sending, and carries a CRC
-//! over all of that and its words, so loss, duplication, reorder, corruption and another stream's text are told apart.
-//! Layout, lower-case letters and spaces only, so that no JSON writer needs to escape it and no number or secret
-//! appears for a guard to find:
+//! A stream's text is a row of records. Each names its stream, its place and the time of sending, and carries
+//! a CRC over all of that and its words, so loss, duplication, reorder, corruption and another stream's text
+//! are told apart.
+//! Layout, lower-case letters and spaces only, so that no JSON writer needs to escape it and no number or
+//! secret appears for a guard to find:
 //!
 //! ```text
 //! Zq<stream: 8> <sequence: 6> <words length: 4> <sent, µs: 12> <crc: 8> <words>
 //! ```
 //!
-//! Numbers are written with the letters a to p for 0 to 15. Words are a slice of the corpus chosen by stream and
-//! sequence, so everything but the time is deterministic.
-//! The checker takes text cut anywhere: a gateway may re-chunk a stream, which is not a fault, but is counted elsewhere.
+//! Numbers are written with the letters a to p for 0 to 15. Words are a slice of the corpus chosen by stream
+//! and sequence, so everything but the time is deterministic.
+//! The checker takes text cut anywhere: a gateway may re-chunk a stream, which is not a fault, but is counted
+//! elsewhere.
 
 use std::sync::LazyLock;
 

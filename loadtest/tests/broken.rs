@@ -1,5 +1,5 @@
-//! `verify` against proxies that are broken on purpose: each must fail the property that it breaks, and only a
-//! faithful one passes them all.
+//! `verify` against proxies that are broken on purpose: each must fail the property that it breaks, and only
+//! a faithful one passes them all.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

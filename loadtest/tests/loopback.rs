@@ -1,4 +1,5 @@
-//! The generator against the mock: every shape arrives whole, every fault is told, the counts of both sides agree.
+//! The generator against the mock: every shape arrives whole, every fault is told, the counts of both sides
+//! agree.
 
 use tollgate_load::measure::result::RunResult;
 use tollgate_load::mock::script::Script;

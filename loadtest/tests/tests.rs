@@ -1,4 +1,5 @@
-//! Integration tests of the load-test suite, in one binary: generator against mock, over real sockets on loopback.
+//! Integration tests of the load-test suite, in one binary: generator against mock, over real sockets on
+//! loopback.
 
 mod broken;
 mod loopback;

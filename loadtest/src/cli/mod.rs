@@ -1,7 +1,8 @@
 //! Command line: `mock`, `run`, `compare`, `verify`, `report`, `merge`.
 //!
-//! Exit codes: 0 passed; 1 the target failed a run (integrity, errors, a limit of the scenario); 2 wrong use, an
-//! unreachable target or an unreadable file; 3 the generator was saturated, so the figures are its own limit.
+//! Exit codes: 0 passed; 1 the target failed a run (integrity, errors, a limit of the scenario); 2 wrong use,
+//! an unreachable target or an unreadable file; 3 the generator was saturated, so the figures are its own
+//! limit.
 
 mod commands;
 
@@ -36,7 +37,8 @@ enum Command {
     /// Runs a scenario against several targets in turn, round after round, and reports ratios to the first.
     /// Or, with two result files: says whether the second is worse than the first.
     Compare(CompareArgs),
-    /// Checks properties under load: integrity, promptness, disconnects, slow readers, reload, memory, fairness.
+    /// Checks properties under load: integrity, promptness, disconnects, slow readers, reload, memory,
+    /// fairness.
     Verify(VerifyArgs),
     /// Writes reports of a result file.
     Report(ReportArgs),
@@ -116,7 +118,8 @@ struct RunArgs {
 
 #[derive(Args)]
 struct CompareArgs {
-    /// Adapters (nginx, haproxy, …), `direct` (the mock alone), or NAME=URL or NAME=URL@PID+PID; the first is the base.
+    /// Adapters (nginx, haproxy, …), `direct` (the mock alone), or NAME=URL or NAME=URL@PID+PID; the first is
+    /// the base.
     /// Or two result files, OLD.json NEW.json.
     #[arg(required = true, num_args = 2.., value_name = "TARGET")]
     targets: Vec<String>,

@@ -1,6 +1,7 @@
 //! Adapters: starts and stops a gateway by its script, `adapters/NAME/run`.
 //!
-//! The script's contract stands in `adapters/README.md`. What it prints on its error output is shown as it is.
+//! The script's contract stands in `adapters/README.md`. What it prints on its error output is shown as it
+//! is.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

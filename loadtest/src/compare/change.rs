@@ -1,8 +1,9 @@
 //! Old against new: did a change make anything worse? For CI, with an exit status.
 //!
-//! Two compares: ratios to their base are compared, so the machine cancels out, and a figure is worse when the ranges of
-//! its ratios do not overlap and the medians differ by more than the tolerance.
-//! Two runs: figures themselves, which only the tolerance guards; use compares where the machine is not quiet.
+//! Two compares: ratios to their base are compared, so the machine cancels out, and a figure is worse when
+//! the ranges of its ratios do not overlap and the medians differ by more than the tolerance.
+//! Two runs: figures themselves, which only the tolerance guards; use compares where the machine is not
+//! quiet.
 
 use serde::Deserialize;
 

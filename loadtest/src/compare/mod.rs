@@ -1,7 +1,9 @@
-//! Compare: the same scenario against several targets in turn, round after round, so that a noisy machine cancels out.
+//! Compare: the same scenario against several targets in turn, round after round, so that a noisy machine
+//! cancels out.
 //!
-//! Each round runs every target once, starting with another one each time. Figures are compared within a round, as
-//! ratios to the first target; a verdict is given only where all rounds agree on its sign (`ratio`).
+//! Each round runs every target once, starting with another one each time. Figures are compared within a
+//! round, as ratios to the first target; a verdict is given only where all rounds agree on its sign
+//! (`ratio`).
 //! Targets that are named by an adapter are started before the first round and stopped after the last.
 
 pub mod adapter;
@@ -150,7 +152,8 @@ fn compare_in(plan: &Plan, state: &std::path::Path) -> Result<CompareResult, Str
     })
 }
 
-/// Every target once; round `n` starts with the n-th, so that none always runs on a machine warmed up by another.
+/// Every target once; round `n` starts with the n-th, so that none always runs on a machine warmed up by
+/// another.
 fn one_round(plan: &Plan, targets: &[(Options, String)], round: usize) -> Result<Vec<RunResult>, String> {
     let mut results: Vec<Option<RunResult>> = targets.iter().map(|_| None).collect();
     for turn in 0..targets.len() {

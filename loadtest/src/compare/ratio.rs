@@ -1,7 +1,7 @@
 //! Ratios between targets, round by round, and what may be said of them.
 //!
-//! A ratio compares two figures of the same round. All rounds on one side of 1 give a verdict; anything else is "not
-//! shown", however far the median lies from 1. Fewer than three rounds never give one.
+//! A ratio compares two figures of the same round. All rounds on one side of 1 give a verdict; anything else
+//! is "not shown", however far the median lies from 1. Fewer than three rounds never give one.
 
 use crate::measure::result::{LoadResult, RunResult, Summary};
 

@@ -1,6 +1,7 @@
 //! OpenAI Chat Completions.
 //!
-//! Source: OpenAI API reference, "Create chat completion" and "The chat completion chunk object", seen 2026-11.
+//! Source: OpenAI API reference, "Create chat completion" and "The chat completion chunk object", seen
+//! 2026-11.
 
 use super::{EventText, Facts, Frame, Mode, string_at};
 

@@ -1,7 +1,7 @@
 //! OpenAI Embeddings: one vector per request, a function of the stream's name.
 //!
-//! The vector's numbers have at most nine digits, so a gateway that reads and writes them as doubles keeps them; one
-//! that passes through 32-bit floats does not, and is caught.
+//! The vector's numbers have at most nine digits, so a gateway that reads and writes them as doubles keeps
+//! them; one that passes through 32-bit floats does not, and is caught.
 //! Source: OpenAI API reference, "Embeddings", seen 2026-11.
 
 use super::Facts;

@@ -1,9 +1,10 @@
 //! Dialects: how each surface asks, answers, and where an answer's text lies.
 //!
 //! Used by both sides: the mock writes answers, the generator writes requests and finds the text in answers.
-//! A dialect is data and four small functions in a file of its own: `request`, `opening`/`delta`/`closing` of a stream,
-//! `whole` answer. Text is found without a JSON parser: a record never needs escaping (`record`), so its string ends at
-//! the next quote. Spacing is free, since a gateway may write JSON anew.
+//! A dialect is data and four small functions in a file of its own: `request`, `opening`/`delta`/`closing` of
+//! a stream,
+//! `whole` answer. Text is found without a JSON parser: a record never needs escaping (`record`), so its
+//! string ends at the next quote. Spacing is free, since a gateway may write JSON anew.
 //! Absent: tools, reasoning, several choices: the suite measures text streams.
 
 mod chat;
@@ -44,7 +45,8 @@ pub struct Facts {
     pub include_usage: bool,
 }
 
-/// How the events that carry text look: `prefix`, text, `suffix`; with `numbered` a running number before the end.
+/// How the events that carry text look: `prefix`, text, `suffix`; with `numbered` a running number before the
+/// end.
 #[derive(Clone, Debug, Default)]
 pub struct Frame {
     prefix: String,

@@ -96,7 +96,8 @@ pub fn whole(facts: &Facts, text: &str) -> String {
 }
 
 pub fn read_event(event: &[u8]) -> EventText<'_> {
-    // Written by an SDK-like writer the event's own type comes first; a writer that sorts keys puts others before it.
+    // Written by an SDK-like writer the event's own type comes first; a writer that sorts keys puts others
+    // before it.
     let kind = match string_at(event, b"\"type\"") {
         Some(kind) if kind.starts_with(b"response.") || kind == b"error" => kind,
         _ if has(event, b"\"response.completed\"") => b"response.completed",

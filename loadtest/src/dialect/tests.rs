@@ -1,4 +1,5 @@
-//! Every dialect: what the mock's side writes, the generator's side reads, also after a JSON writer re-spaced it.
+//! Every dialect: what the mock's side writes, the generator's side reads, also after a JSON writer re-spaced
+//! it.
 
 use super::{Dialect, EventText, Facts, Mode, is_true_at, string_at};
 

@@ -1,7 +1,8 @@
 //! Merges the results of several load machines that ran the same scenario at the same time.
 //!
-//! Counts, rates and histograms add up; the timeline's percentiles are those of the worse machine; the generator's
-//! figures are those of the busiest. The measured process is taken from the one result that has it.
+//! Counts, rates and histograms add up; the timeline's percentiles are those of the worse machine; the
+//! generator's figures are those of the busiest. The measured process is taken from the one result that has
+//! it.
 
 use crate::measure::result::{LoadResult, RunResult, Summary};
 

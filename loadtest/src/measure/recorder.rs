@@ -1,8 +1,9 @@
 //! What one thread records of one load. No locks: each thread has its own, they are added up at the end.
 //!
-//! Times are nanoseconds in histograms of three digits, from 1 ns to ten minutes; longer ones count as ten minutes.
-//! Only what happens within the window (after warm-up, before the end) is counted; a latency belongs to the window in
-//! which its request was planned.
+//! Times are nanoseconds in histograms of three digits, from 1 ns to ten minutes; longer ones count as ten
+//! minutes.
+//! Only what happens within the window (after warm-up, before the end) is counted; a latency belongs to the
+//! window in which its request was planned.
 
 use std::collections::BTreeMap;
 
@@ -74,7 +75,7 @@ pub struct Counts {
     pub good: u64,
     /// Open, or waiting for a connection, when the run ended.
     pub unfinished: u64,
-    /// Left by the client on purpose.
+    /// Left by the client on purpose; held streams that were open and answered when the window ended.
     pub left: u64,
     pub connects: u64,
     /// Server-sent events of any kind; whole answers count as one.

@@ -1,6 +1,7 @@
 //! The result of a run as a value: what the JSON file holds and every report is made from.
 //!
-//! Histograms are kept whole (hdrhistogram V2, deflated, base64), so results of several machines can be merged.
+//! Histograms are kept whole (hdrhistogram V2, deflated, base64), so results of several machines can be
+//! merged.
 //! Units stand in the names; times are microseconds in summaries.
 
 use std::collections::BTreeMap;

@@ -1,7 +1,8 @@
 //! One answer, step by step, without sockets: what to send next and when.
 //!
-//! Input: the request's dialect, mode and script, and the time. Output: one event per step, already in its HTTP/1.1
-//! framing, or the time at which the next one is due. The owner sends each step with a write of its own.
+//! Input: the request's dialect, mode and script, and the time. Output: one event per step, already in its
+//! HTTP/1.1 framing, or the time at which the next one is due. The owner sends each step with a write of its
+//! own.
 //! A stream that is behind its plan sends what is due at once, an event per write, until it has caught up.
 
 use std::io::Write as _;

@@ -1,7 +1,9 @@
-//! Mock provider: answers every dialect with checked, deterministic text at a scripted pace, and counts what it sent.
+//! Mock provider: answers every dialect with checked, deterministic text at a scripted pace, and counts what
+//! it sent.
 //!
-//! A request may script its answer (`script`): in its prompt (`[[mock gap_ms=30 events=100]]`, which passes any gateway)
-//! or in the header `x-mock`. One thread per core, each with its own listener (SO_REUSEPORT) and counters.
+//! A request may script its answer (`script`): in its prompt (`[[mock gap_ms=30 events=100]]`, which passes
+//! any gateway) or in the header `x-mock`. One thread per core, each with its own listener (SO_REUSEPORT) and
+//! counters.
 //! `GET /mock/stats` gives the sum of all counters as JSON.
 //! Limits: a request body of `BODY_BYTES_MAX`; pipelined requests wait until the answer before them is out.
 

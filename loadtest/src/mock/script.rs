@@ -1,8 +1,8 @@
 //! What one answer shall be like: pace, length, faults; read from a request or from the command line.
 //!
-//! Form: `key=value` pairs between spaces or semicolons. In a prompt they stand between `[[mock ` and `]]`; the last
-//! such place of a body counts. Unknown keys are ignored in requests (text of a user may look like a script) and
-//! refused on the command line.
+//! Form: `key=value` pairs between spaces or semicolons. In a prompt they stand between `[[mock ` and `]]`;
+//! the last such place of a body counts. Unknown keys are ignored in requests (text of a user may look like a
+//! script) and refused on the command line.
 
 use crate::mock::fault::Fault;
 use crate::record;
@@ -15,7 +15,8 @@ pub struct Script {
     pub events: u32,
     /// Bytes of words per record, besides its 45-byte header.
     pub words: usize,
-    /// Request read to first byte of the answer; with `ttft_sigma` > 0 the median of a log-normal distribution.
+    /// Request read to first byte of the answer; with `ttft_sigma` > 0 the median of a log-normal
+    /// distribution.
     pub ttft_us: u64,
     pub ttft_sigma: f64,
     /// Time between text events; 0: as fast as the reader takes them.

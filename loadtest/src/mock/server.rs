@@ -1,7 +1,7 @@
 //! One thread of the mock: accepts, reads requests, sends answers step by step.
 //!
-//! Each step of an answer is one write. An unpaced answer yields after `BURST_EVENTS` so that others go on; an answer
-//! whose reader is slow waits for its socket and holds at most one event.
+//! Each step of an answer is one write. An unpaced answer yields after `BURST_EVENTS` so that others go on;
+//! an answer whose reader is slow waits for its socket and holds at most one event.
 
 use std::io;
 use std::sync::Arc;
@@ -127,7 +127,8 @@ impl Server {
             let stream = match self.listeners[listener].accept(self.config.tls.as_ref()) {
                 Ok(stream) => stream,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                // A peer that gave up in the queue; running out of files ends the mock with the kernel's words.
+                // A peer that gave up in the queue; running out of files ends the mock with the kernel's
+                // words.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(error) => return Err(error),
             };

@@ -1,6 +1,7 @@
 //! Monotonic nanoseconds, comparable between the processes of one machine (CLOCK_MONOTONIC), and wall time.
 //!
-//! The mock writes the time of sending into every event and the generator subtracts it, so both must read this clock.
+//! The mock writes the time of sending into every event and the generator subtracts it, so both must read
+//! this clock.
 
 use rustix::time::{ClockId, clock_gettime};
 

@@ -1,10 +1,11 @@
 //! What a local process costs: CPU time, memory, context switches, read and write calls, from `/proc`.
 //!
-//! CPU is the run time of every thread in nanoseconds (`task/*/schedstat`), so figures per request need no long runs.
-//! The share of user space comes from the kernel's own split of it (`task/*/stat`), which is sampled at its tick: over
-//! a second or more it is good to a few per cent.
-//! Errors: a process that is gone gives an error naming it; threads that end between two samples take their time along,
-//! so their last slice is missing.
+//! CPU is the run time of every thread in nanoseconds (`task/*/schedstat`), so figures per request need no
+//! long runs.
+//! The share of user space comes from the kernel's own split of it (`task/*/stat`), which is sampled at its
+//! tick: over a second or more it is good to a few per cent.
+//! Errors: a process that is gone gives an error naming it; threads that end between two samples take their
+//! time along, so their last slice is missing.
 
 use std::fs;
 use std::io;

@@ -1,7 +1,7 @@
 //! Readiness of sockets: one epoll instance per thread, edge-triggered, registered once per socket.
 //!
-//! Edge-triggered because a socket is then never re-registered: a request costs one write, one read and a share of one
-//! wait. Who reads must read until the kernel says "would block" or returns less than asked for.
+//! Edge-triggered because a socket is then never re-registered: a request costs one write, one read and a
+//! share of one wait. Who reads must read until the kernel says "would block" or returns less than asked for.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,10 +1,11 @@
 //! Non-blocking byte streams: TCP (both IP versions) or unix sockets, plain or under TLS.
 //!
-//! Input and output: slices of the caller. `read` gives 0 at the end of the stream; both directions give the error
-//! kind WouldBlock when the kernel has to be waited for.
-//! Under TLS the handshake runs inside `read` and `write`, and what rustls has ready to send goes out with `flush`.
-//! Absent: name resolution (an address is given), certificates from the system store (a CA file is given or nothing
-//! is verified: this is a measuring tool on loopback), client certificates.
+//! Input and output: slices of the caller. `read` gives 0 at the end of the stream; both directions give the
+//! error kind WouldBlock when the kernel has to be waited for.
+//! Under TLS the handshake runs inside `read` and `write`, and what rustls has ready to send goes out with
+//! `flush`.
+//! Absent: name resolution (an address is given), certificates from the system store (a CA file is given or
+//! nothing is verified: this is a measuring tool on loopback), client certificates.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -96,7 +97,8 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Starts to connect; the socket becomes writable when it is done, and the first write tells of a failure.
+    /// Starts to connect; the socket becomes writable when it is done, and the first write tells of a
+    /// failure.
     pub fn connect(address: &Address, tls: Option<rustls::ClientConnection>) -> io::Result<Self> {
         let descriptor = open(address)?;
         let outcome = match address {

@@ -17,7 +17,8 @@ pub fn pin(core: usize) -> io::Result<()> {
     sched_setaffinity(None, &set).map_err(io::Error::from)
 }
 
-/// Timers of a normal thread may fire 50 us late by default; 1 ns is the smallest value that the kernel takes.
+/// Timers of a normal thread may fire 50 us late by default; 1 ns is the smallest value that the kernel
+/// takes.
 pub fn sharpen_timers() {
     // Failure only costs precision, which the run measures as its own lag.
     let _ = set_current_timer_slack(NonZeroU64::new(1));

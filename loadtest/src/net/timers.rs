@@ -1,7 +1,9 @@
 //! Deadlines of one thread: a heap of (time, token).
 //!
-//! Nothing is ever removed early: who no longer wants a deadline changes its token's generation and ignores it.
-//! 10,000 deadlines cost about 14 comparisons each; a wheel would round them, and the lag of a timer is a figure here.
+//! Nothing is ever removed early: who no longer wants a deadline changes its token's generation and ignores
+//! it.
+//! 10,000 deadlines cost about 14 comparisons each; a wheel would round them, and the lag of a timer is a
+//! figure here.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

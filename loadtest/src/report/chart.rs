@@ -1,7 +1,8 @@
 //! Line charts as inline SVG.
 //!
-//! Input: named series of points. Output: one `<svg>` element, 640 by 320, readable without script and colours:
-//! each series has its own dash and its name at the legend. Points outside a logarithmic scale (≤ 0) are left out.
+//! Input: named series of points. Output: one `<svg>` element, 640 by 320, readable without script and
+//! colours: each series has its own dash and its name at the legend. Points outside a logarithmic scale (≤ 0)
+//! are left out.
 
 use std::fmt::Write as _;
 

@@ -271,7 +271,8 @@ fn add_up(result: &mut RunResult, scenario: &Scenario, done: Vec<Done>) {
     }
     let lag_p99_us = lag.value_at_quantile(0.99) as f64 / 1000.0;
     let cpu_share = busiest / duration_ns;
-    // A closed or held load asks again when it can: there is no plan to be late for, and its own CPU may be full.
+    // A closed or held load asks again when it can: there is no plan to be late for, and its own CPU may be
+    // full.
     let is_planned =
         scenario.load.iter().any(|load| !matches!(load.rate, Rate::Closed { .. } | Rate::Hold { .. }));
     let per = |count: u64| (count > 0).then(|| cpu_ns as f64 / 1000.0 / count as f64);
@@ -355,7 +356,7 @@ fn judge(result: &RunResult, scenario: &Scenario) -> Vec<String> {
                 counts.failed, pass.errors_share_max
             ));
         }
-        if counts.completed + counts.events == 0 {
+        if counts.completed + counts.events + counts.left == 0 {
             failures.push(format!("{name}: nothing came back from {}", result.target));
         }
         let limits = [

@@ -1,6 +1,7 @@
 //! One request and its answer, as the client sees it: times, events, and proof of every byte of text.
 //!
-//! Independent of the protocol that carries it: the connection hands in the head, pieces of the body and the end.
+//! Independent of the protocol that carries it: the connection hands in the head, pieces of the body and the
+//! end.
 
 use std::io::Write as _;
 

@@ -1,7 +1,7 @@
 //! One run: a scenario against one target, measured.
 //!
-//! Worker threads (one per core) send and record; the calling thread watches the clock, samples the measured process
-//! at the edges of the window, and adds everything up.
+//! Worker threads (one per core) send and record; the calling thread watches the clock, samples the measured
+//! process at the edges of the window, and adds everything up.
 
 pub mod coordinate;
 pub mod worker;

@@ -1,7 +1,8 @@
-//! One generator thread: sends what is planned when it is planned, reads what comes, never waits for an answer.
+//! One generator thread: sends what is planned when it is planned, reads what comes, never waits for an
+//! answer.
 //!
-//! A planned send takes the connection that has been idle longest, or a new one; beyond the load's bound it waits, and
-//! its wait counts as latency. Bound: `WAITING_MAX` sends wait; further ones fail as "not sent".
+//! A planned send takes the connection that has been idle longest, or a new one; beyond the load's bound it
+//! waits, and its wait counts as latency. Bound: `WAITING_MAX` sends wait; further ones fail as "not sent".
 
 use std::collections::VecDeque;
 use std::io;
@@ -315,7 +316,8 @@ impl Worker {
                             self.close(place);
                         }
                     }
-                    // A plain socket that gave less than asked for is drained; under TLS more may be decrypted.
+                    // A plain socket that gave less than asked for is drained; under TLS more may be
+                    // decrypted.
                     if most < READ_BYTES || (size < most && !self.plan.target.is_tls()) {
                         break;
                     }
@@ -378,7 +380,8 @@ impl Worker {
         if let Some((planned, number)) = self.loads[load].waiting.pop_front() {
             self.dispatch(load, planned, number);
         } else if self.loads[load].refills {
-            // The next client takes the place with the next sweep: a target that refuses is not asked in a circle.
+            // The next client takes the place with the next sweep: a target that refuses is not asked in a
+            // circle.
             self.loads[load].waiting.push_back((now_ns(), 0));
         }
     }
@@ -433,6 +436,7 @@ impl Worker {
             let state = &mut self.loads[connection.load];
             if matches!(state.load.rate, Rate::Hold { .. }) {
                 if let Some(exchange) = connection.exchange.take() {
+                    state.recorder.counts.left += u64::from(exchange.has_answer());
                     exchange.on_leave(&mut state.recorder);
                 }
                 self.close(place);

@@ -1,7 +1,7 @@
 //! Scenario files: which load, for how long, and the question that the figures answer.
 //!
-//! Input: TOML text. Output: a checked `Scenario`. Every problem that serde does not see is reported with its key, what
-//! was found and what is allowed; unknown keys are refused.
+//! Input: TOML text. Output: a checked `Scenario`. Every problem that serde does not see is reported with its
+//! key, what was found and what is allowed; unknown keys are refused.
 //! Times in files are in the unit that the key names.
 
 pub mod schedule;
@@ -74,7 +74,8 @@ pub struct Load {
     #[serde(default = "Load::model_default")]
     pub model: String,
     pub rate: Rate,
-    /// Most connections (HTTP/1.1) or streams at once (HTTP/2); a planned send beyond waits, and its wait counts.
+    /// Most connections (HTTP/1.1) or streams at once (HTTP/2); a planned send beyond waits, and its wait
+    /// counts.
     #[serde(default = "Load::connections_default")]
     pub connections: usize,
     /// Sizes of request bodies and their weights.

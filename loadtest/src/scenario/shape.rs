@@ -1,7 +1,7 @@
 //! Request templates: bytes of whole requests, ready but for the eight letters that name their stream.
 //!
-//! A template is built once before the run; a send copies it and writes its stream's name. So a request costs the
-//! generator one copy of its bytes.
+//! A template is built once before the run; a send copies it and writes its stream's name. So a request costs
+//! the generator one copy of its bytes.
 
 use serde::{Deserialize, Serialize};
 
@@ -49,13 +49,15 @@ pub struct Template {
     /// Besides host, content-length and the connection's own.
     pub fields: Vec<(String, String)>,
     pub body: Vec<u8>,
-    /// Where the stream's name stands in `body`; `None`: the body was given from outside and cannot be checked.
+    /// Where the stream's name stands in `body`; `None`: the body was given from outside and cannot be
+    /// checked.
     pub name_at: Option<usize>,
     /// Records of a full answer; `None` where unknown.
     pub records: Option<u32>,
 }
 
-/// Prompts that start at so many places of the corpus, so that a cache in the target does not see one text only.
+/// Prompts that start at so many places of the corpus, so that a cache in the target does not see one text
+/// only.
 const PROMPTS: usize = 16;
 const NAME_MARK: &str = "zzzzzzzz";
 

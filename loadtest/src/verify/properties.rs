@@ -11,7 +11,8 @@ use crate::run::coordinate::totals;
 use crate::run::target::Target;
 use crate::scenario::Shape;
 
-/// A stream's text may lie in sockets on the way, on both sides of the gateway, besides what the gateway holds.
+/// A stream's text may lie in sockets on the way, on both sides of the gateway, besides what the gateway
+/// holds.
 const ON_THE_WAY_BYTES_MAX: u64 = 12 << 20;
 /// Memory that a gateway may gain per slow reader.
 const SLOW_READER_BYTES_MAX: u64 = 1 << 20;
@@ -193,19 +194,22 @@ pub fn reload(plan: &Plan, _mock: &Target) -> Result<Found, String> {
         let is_over = AtomicBool::new(false);
         let (result, done) = std::thread::scope(|scope| {
             let caller = scope.spawn(|| call(command, times, &is_over));
-            let result = trial.run(plan);
+            let result = trial.run_unmeasured(plan);
             is_over.store(true, Ordering::Relaxed);
             (result, caller.join().unwrap_or_else(|_| Err("the caller panicked".to_owned())))
         });
         let (result, done) = (result?, done?);
         let counts = result.loads[0].counts;
-        holds &= result.failures.is_empty() && done == times && counts.completed > 0;
+        // An idle connection may close in the moment of its reuse; HTTP/1.1 clients ask again then.
+        let reused = result.loads[0].errors.get("closed on reuse").map_or(0, |error| error.count);
+        let faults = result.loads[0].faults.total();
+        holds &= counts.failed == reused && faults == 0 && done == times && counts.completed > 0;
         let problems = problems(&result);
         evidence.push(format!(
-            "{done} x {name} beside 200 streams: {} whole answers, {} failed, {} faults {problems}",
+            "{done} x {name} beside 200 streams: {} whole answers, {} failed ({reused} closed on reuse), {faults} faults \
+             {problems}",
             counts.completed,
-            counts.failed,
-            result.loads[0].faults.total()
+            counts.failed
         ));
     }
     Ok(found(holds, evidence.join("; ")))

@@ -2,7 +2,8 @@
 //!
 //! Input: bytes as they come. Output: pieces of the body borrowed from them, then the end.
 //! Limits: a chunk-size line and the trailer section of at most `LINE_BYTES_MAX` bytes each.
-//! Errors: framing that no reader should accept (bare LF, no digits, an overflowing size) is the peer's fault.
+//! Errors: framing that no reader should accept (bare LF, no digits, an overflowing size) is the peer's
+//! fault.
 //! Source: RFC 9112, sections 6 and 7.
 
 pub const LINE_BYTES_MAX: usize = 16 * 1024;
@@ -47,7 +48,8 @@ impl BodyReader {
         Self::Chunked(Chunk::SIZE)
     }
 
-    /// Takes the next piece off the front of `bytes`; `None` when more bytes are needed. `End` comes again and again.
+    /// Takes the next piece off the front of `bytes`; `None` when more bytes are needed. `End` comes again
+    /// and again.
     pub fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<Piece<'a>>, BodyError> {
         match self {
             Self::Done => Ok(Some(Piece::End)),
@@ -203,7 +205,8 @@ mod tests {
         for (name, reader, text, body, mut ended) in rows {
             for size in 1..=text.len() {
                 let outcome = read(reader.clone(), text, size);
-                // The end of a counted body is told with the next pull, which the last chunk here still makes.
+                // The end of a counted body is told with the next pull, which the last chunk here still
+                // makes.
                 ended |= name == "length";
                 assert_eq!(outcome, Ok((body.to_vec(), ended)), "{name} by {size}");
             }

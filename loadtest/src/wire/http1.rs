@@ -81,7 +81,8 @@ impl<H> Default for Reader<H> {
 }
 
 impl<H: Head> Reader<H> {
-    /// Takes the next item off the front of `bytes`; `None` when more bytes are needed. After `End` the next head.
+    /// Takes the next item off the front of `bytes`; `None` when more bytes are needed. After `End` the next
+    /// head.
     pub fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<Item<'a, H>>, String> {
         let Some(body) = &mut self.body else { return self.next_head(bytes) };
         match body.next(bytes)? {

@@ -1,7 +1,7 @@
 //! Server-sent events: cuts a byte stream into events.
 //!
-//! Input: chunks of any size. Output: each whole event without its blank line, borrowed from the chunk where it lies
-//! in one, from a carry otherwise. Lines may end in LF or CRLF.
+//! Input: chunks of any size. Output: each whole event without its blank line, borrowed from the chunk where
+//! it lies in one, from a carry otherwise. Lines may end in LF or CRLF.
 //! Limits: an event of more than `EVENT_BYTES_MAX` is an error of the target.
 //! Absent: the fields of an event; who reads one looks for what it needs.
 //! Source: WHATWG HTML, "Server-sent events".
