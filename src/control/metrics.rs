@@ -81,7 +81,10 @@ const WORKER_COUNTERS: [(&str, &str, &str, Read); 19] = [
     }),
 ];
 
-const SET_COUNTERS: [(&str, &str, &[(&str, ReadSet)]); 5] = [
+/// A label's values, and where each is counted.
+type ByValue = &'static [(&'static str, ReadSet)];
+
+const SET_COUNTERS: [(&str, &str, ByValue); 5] = [
     (
         "tollgate_answers_total",
         "class",

@@ -54,6 +54,8 @@ pub struct Worker {
     /// Exchanges that were dropped without being finished: a defect of ours; reads 0 in every test.
     pub unfinished: Cell<u64>,
     published: Arc<Published>,
+    /// Counted twice, so that a request adds to a count of this worker alone and not to one that all share.
+    #[expect(clippy::redundant_allocation, reason = "the inner count is shared by all workers")]
     current: RefCell<Rc<Arc<Snapshot>>>,
 }
 

@@ -368,6 +368,7 @@ impl Downstream {
             && left > 0
             && !self.has_unread()
         {
+            self.release_used();
             self.wait_for_body().await?;
             self.make_room(collected, 1, bytes_max, permit)?;
             match self.conn.try_recv(collected) {
@@ -467,5 +468,5 @@ fn room_for_head<'a>(page: &'a mut Option<Page>, start: &mut usize, head_bytes_m
 const HEAD_TOO_SLOW: Refusal = Refusal { status: 408, what: "the request head took too long" };
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
-/// What a collected body starts with, where it may become as long.
-const COLLECT_BYTES_MIN: u64 = 64 * 1024;
+/// What a collected body starts with: a client that sends a byte a second must not hold much.
+const COLLECT_BYTES_MIN: u64 = 4 * 1024;

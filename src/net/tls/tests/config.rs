@@ -29,7 +29,7 @@ fn a_setting_that_cannot_work_is_refused_by_name_and_reason() {
         ("encrypted key", &leaf.chain, &locked, &locked, "without a passphrase"),
     ];
     let server = |chain: &Path, key: &Path| {
-        ServerSide::from_files(chain, key, MinVersion::Tls12, &[]).err().expect("a setting that is refused")
+        ServerSide::from_files(chain, key, MinVersion::Tls12, &[]).expect_err("a setting that is refused")
     };
     for (name, chain, key, at_fault, reason) in cases {
         let error = server(chain, key);
@@ -47,7 +47,7 @@ fn a_setting_that_cannot_work_is_refused_by_name_and_reason() {
 fn roots_come_from_the_file_that_is_given() {
     let authority = Authority::new();
     let absent = authority.file("x", "").with_file_name("absent.pem");
-    let error = ClientSide::new(Roots::File(&absent), MinVersion::Tls12, &[]).err().expect("no such file");
+    let error = ClientSide::new(Roots::File(&absent), MinVersion::Tls12, &[]).expect_err("no such file");
     assert_eq!(error.file.as_deref(), Some(&*absent));
     let roots = authority.roots();
     assert!(ClientSide::new(Roots::File(&roots), MinVersion::Tls13, &["http/1.1"]).is_ok());
