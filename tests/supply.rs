@@ -1,7 +1,8 @@
 //! The supply chain: licences, duplicate versions and banned crates, from Cargo.lock alone, offline.
 //!
-//! `deny.toml` says the same to cargo-deny where that is installed; advisories need its database and a network and are not
-//! checked here (`cargo deny check advisories`). A new duplicate or licence is a decision: it is named here with its reason.
+//! `deny.toml` says the same to cargo-deny where that is installed; advisories need its database and a
+//! network and are not checked here (`cargo deny check advisories`). A new duplicate or licence is a
+//! decision: it is named here with its reason.
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};

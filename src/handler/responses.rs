@@ -1,11 +1,12 @@
 //! Stored responses (`/v1/responses/ID`): asked for at the provider that made them.
 //!
-//! With one provider that speaks Responses an id is the provider's own. With several, each id that goes to a client carries its origin
-//! in a sealed prefix: `resp_tg` and ten hex digits of a hash over the provider's name and the id, then the id. The hash is checked
-//! against every such provider, so a changed or invented id leads nowhere. It marks the origin; it is no permission: whoever has
-//! the id may ask for it, as at the provider itself.
-//! Sealed are `id` and `previous_response_id` of response objects, whole and in events; a request's `previous_response_id` is opened
-//! and leads to its provider alone. Nothing else of a body changes.
+//! With one provider that speaks Responses an id is the provider's own. With several, each id that goes to a
+//! client carries its origin in a sealed prefix: `resp_tg` and ten hex digits of a hash over the provider's
+//! name and the id, then the id. The hash is checked against every such provider, so a changed or invented id
+//! leads nowhere. It marks the origin; it is no permission: whoever has the id may ask for it, as at the
+//! provider itself. Sealed are `id` and `previous_response_id` of response objects, whole and in events; a
+//! request's `previous_response_id` is opened and leads to its provider alone. Nothing else of a body
+//! changes.
 
 use crate::base::error::{Error, Kind};
 use crate::codec::json::{self, Value};
@@ -64,8 +65,8 @@ pub fn are_sealed(snapshot: &Snapshot) -> bool {
     makers(snapshot).nth(1).is_some()
 }
 
-/// Opens `previous_response_id` of a request: the provider that it leads to, the body patched. None: the request names none, or
-/// ids are not sealed.
+/// Opens `previous_response_id` of a request: the provider that it leads to, the body patched. None: the
+/// request names none, or ids are not sealed.
 pub fn open_previous(call: &mut Call<'_>) -> Result<Option<u32>, Error> {
     if !are_sealed(call.snapshot) {
         return Ok(None);
