@@ -57,7 +57,8 @@ impl Drop for Counted {
 
 /// Accepts on one listener; `at` is its place in the snapshot.
 async fn accept(worker: Rc<Worker>, listener: Listener, at: usize, open: Rc<Open>) {
-    loop {
+    // Asked each time: `race` prefers a connection that is there, and under load one always is.
+    while !worker.drain.is_raised() {
         let connections_max = worker.snapshot().limits.connections_max;
         if open.connections.get() >= connections_max {
             worker.facts.counters().accepts_paused.add(1);
