@@ -135,7 +135,7 @@ pub fn after(sink: &Sink<'_>, ended: Ended) -> After {
     match ended {
         Ended::Whole | Ended::Stage | Ended::Refused if sink.is_reusable() => After::KeepAlive,
         Ended::Whole | Ended::Stage | Ended::Refused => After::Close,
-        Ended::ClientLeft | Ended::UpstreamCut => After::Abort,
+        Ended::ClientLeft | Ended::UpstreamCut | Ended::Unfinished => After::Abort,
     }
 }
 

@@ -36,7 +36,8 @@ pub struct Counters {
     pub records_dropped: Counter,
     /// Requests by the first digit of the status, 1 to 5; 0: none was given.
     pub statuses: [Counter; 6],
-    pub ended: [Counter; 5],
+    /// By `Ended`.
+    pub ended: [Counter; Ended::ALL.len()],
     /// By `Step`: microseconds from the start of the request.
     pub steps: [Histogram; StageClock::STEPS],
 }

@@ -21,6 +21,7 @@ use crate::net::downstream::Downstream;
 use crate::policy::auth::Key;
 use crate::policy::exchange::{Ended, Exchange, Step};
 use crate::policy::stage::Verdict;
+use std::net::SocketAddr;
 use std::pin::pin;
 
 /// What becomes of the connection.
@@ -62,6 +63,32 @@ pub struct Call<'a> {
     pub snapshot: &'a Snapshot,
     pub head: RequestHead,
     pub exchange: Exchange,
+    peer: SocketAddr,
+    finished: bool,
+}
+
+impl Call<'_> {
+    /// Ends the exchange. Every way out of `serve` comes by here.
+    fn finish(mut self) {
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        self.finished = true;
+        self.exchange.clock.mark(Step::Done);
+        self.worker.facts.finish(&self.exchange, self.snapshot, self.peer);
+    }
+}
+
+impl Drop for Call<'_> {
+    /// The net below `finish`: a request whose task panicked or was dropped is counted and recorded, too.
+    fn drop(&mut self) {
+        if !self.finished {
+            self.exchange.ended = Ended::Unfinished;
+            self.worker.facts.counters().unfinished.add(1);
+            self.settle();
+        }
+    }
 }
 
 /// Serves one request. `may_follow`: the connection may carry another one.
@@ -74,8 +101,9 @@ pub async fn serve(
     head.keep_alive &= may_follow;
     let snapshot = worker.snapshot();
     let exchange = Exchange::begin(clock::now());
-    let mut call = Call { worker, snapshot: &snapshot, head: *head, exchange };
     worker.facts.begin();
+    let mut call =
+        Call { worker, snapshot: &snapshot, head: *head, exchange, peer: downstream.peer(), finished: false };
     let after = match answer(&mut call, downstream).await {
         Ok(after) => after,
         Err(Stop::ClientLeft) => {
@@ -84,8 +112,7 @@ pub async fn serve(
         }
         Err(Stop::Error(error)) => refuse(&mut call, downstream, &error).await,
     };
-    call.exchange.clock.mark(Step::Done);
-    worker.facts.finish(&call.exchange, &snapshot, downstream.peer());
+    call.finish();
     after
 }
 

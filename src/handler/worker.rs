@@ -11,7 +11,7 @@ use crate::net::allowance::Allowance;
 use crate::net::signal::Signal;
 use crate::net::upstream::Pools;
 use arc_swap::ArcSwap;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
@@ -51,8 +51,6 @@ pub struct Worker {
     pub drain: Signal,
     /// Bytes of collected bodies that are left.
     pub bodies: Allowance,
-    /// Exchanges that were dropped without being finished: a defect of ours; reads 0 in every test.
-    pub unfinished: Cell<u64>,
     published: Arc<Published>,
     /// Counted twice, so that a request adds to a count of this worker alone and not to one that all share.
     #[expect(clippy::redundant_allocation, reason = "the inner count is shared by all workers")]
@@ -70,7 +68,6 @@ impl Worker {
             facts,
             drain: Signal::default(),
             bodies: Allowance::new(snapshot.limits.bodies_bytes_max as u64),
-            unfinished: Cell::new(0),
             published,
             current: RefCell::new(Rc::new(snapshot)),
         }

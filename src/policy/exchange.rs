@@ -26,12 +26,20 @@ pub enum Ended {
     UpstreamCut,
     /// A stage ended the stream early with the dialect's own ending.
     Stage,
+    /// Dropped on its way, as by a panic: a defect of ours.
+    Unfinished,
 }
 
 impl Ended {
     /// Every way, in order.
-    pub const ALL: [Ended; 5] =
-        [Ended::Whole, Ended::Refused, Ended::ClientLeft, Ended::UpstreamCut, Ended::Stage];
+    pub const ALL: [Ended; 6] = [
+        Ended::Whole,
+        Ended::Refused,
+        Ended::ClientLeft,
+        Ended::UpstreamCut,
+        Ended::Stage,
+        Ended::Unfinished,
+    ];
 
     /// The word in logs and metrics.
     pub fn name(self) -> &'static str {
@@ -41,6 +49,7 @@ impl Ended {
             Ended::ClientLeft => "client_left",
             Ended::UpstreamCut => "upstream_cut",
             Ended::Stage => "stage",
+            Ended::Unfinished => "unfinished",
         }
     }
 }
