@@ -75,7 +75,7 @@ pub async fn relay(
             let whole =
                 collect(&mut source, &mut tap, call.snapshot.limits.body_bytes_max, &limits, watch).await?;
             let edited = stages.whole(&whole).unwrap_or(whole);
-            commit(call, sink, head, Some(edited.len() as u64));
+            commit(call, sink, head, Some(BodyLen::Known(edited.len() as u64)));
             sink.copy(&edited);
             sink.end().await?;
             call.exchange.usage = tap.usage();
@@ -84,7 +84,10 @@ pub async fn relay(
             return Ok(after(sink, Ended::Whole));
         }
     };
-    commit(call, sink, head, None);
+    // Of a stream of known length events may be hidden or added (heartbeat, error): its length says nothing.
+    let is_open = matches!((&body, &head), (Body::Events(_), Answered::Upstream(answer))
+        if matches!(answer.framing, ResponseFraming::Length(_)));
+    commit(call, sink, head, is_open.then_some(BodyLen::Open));
     let relay =
         Relay { exchange: &mut call.exchange, source: &mut source, sink, tap: &mut tap, body, limits };
     let ended = relay.run(watch).await;
@@ -111,6 +114,7 @@ async fn collect(
         timer.set_at((clock::now() + limits.idle_timeout).min(limits.total_deadline));
         let next = match race_kept(pin!(timer.bound(source.next())), watch.as_mut()).await {
             First::Two(()) => return Err(Stop::ClientLeft),
+            First::One(Err(_)) if clock::now() >= limits.total_deadline => Err(SourceError::TotalTimeout),
             First::One(Err(_)) => Err(SourceError::IdleTimeout),
             First::One(Ok(next)) => next,
         };
@@ -135,13 +139,15 @@ pub fn after(sink: &Sink<'_>, ended: Ended) -> After {
     match ended {
         Ended::Whole | Ended::Stage | Ended::Refused if sink.is_reusable() => After::KeepAlive,
         Ended::Whole | Ended::Stage | Ended::Refused => After::Close,
+        // A reset could overtake what was sent last: the error event.
+        Ended::UpstreamCut if sink.shows_a_cut() => After::Close,
         Ended::ClientLeft | Ended::UpstreamCut | Ended::Unfinished => After::Abort,
     }
 }
 
 /// The commit point: from here on the client has a status, and no other attempt can replace this one.
 /// `len` where the body that goes out is not the one that came.
-pub fn commit(call: &mut Call<'_>, sink: &mut Sink<'_>, head: Answered, len: Option<u64>) {
+pub fn commit(call: &mut Call<'_>, sink: &mut Sink<'_>, head: Answered, len: Option<BodyLen>) {
     call.exchange.status = head.status();
     let id = call.exchange.id;
     let ours: [(&[u8], &[u8]); 2] = [(TOLLGATE_ID, id.as_bytes()), (REQUEST_ID, id.as_bytes())];
@@ -152,12 +158,12 @@ pub fn commit(call: &mut Call<'_>, sink: &mut Sink<'_>, head: Answered, len: Opt
             let ours = ours.iter().copied().take(if has_id { 1 } else { 2 });
             let reason = answer.reason.start as usize..answer.reason.end as usize;
             let reason = answer.bytes.get(reason).unwrap_or_default();
-            let len = len.map_or_else(|| len_of(answer), BodyLen::Known);
+            let len = len.unwrap_or_else(|| len_of(answer));
             sink.head(answer.status, reason, theirs.chain(ours), len);
         }
         Answered::Mock(answer) => {
             let fields: [(&[u8], &[u8]); 1] = [(b"content-type", answer.content_type.as_bytes())];
-            let len = len.or(answer.len).map_or(BodyLen::Open, BodyLen::Known);
+            let len = len.unwrap_or_else(|| answer.len.map_or(BodyLen::Open, BodyLen::Known));
             sink.head(answer.status, b"OK", fields.into_iter().chain(ours), len);
         }
     }
@@ -216,16 +222,20 @@ fn stages(expected: Expected, call: &Call<'_>) -> Vec<Box<dyn EventStage>> {
 
 fn limits(call: &Call<'_>, key: &Key, idle_timeout: Duration, total_timeout: Duration) -> Limits {
     let snapshot = call.snapshot;
-    let start = call.exchange.clock.start();
-    let totals = [snapshot.timeouts.total, total_timeout];
-    let total_deadline = totals.iter().filter(|total| !total.is_zero()).map(|total| start + *total).min();
     Limits {
         idle_timeout: if idle_timeout.is_zero() { FOREVER } else { idle_timeout },
-        total_deadline: total_deadline.unwrap_or(Instant::NEVER),
+        total_deadline: total_deadline(call, total_timeout),
         heartbeat: snapshot.relay.heartbeat,
         event_bytes_max: snapshot.limits.event_bytes_max,
         on_disconnect: key.on_disconnect,
     }
+}
+
+/// When the exchange must have ended: by the client's total timeout and the provider's, zero for none.
+pub fn total_deadline(call: &Call<'_>, of_provider: Duration) -> Instant {
+    let start = call.exchange.clock.start();
+    let totals = [call.snapshot.timeouts.total, of_provider];
+    totals.iter().filter(|total| !total.is_zero()).map(|total| start + *total).min().unwrap_or(Instant::NEVER)
 }
 
 fn len_of(answer: &Answer) -> BodyLen {

@@ -65,7 +65,16 @@ pub struct Events {
     hide_usage: bool,
     /// The client asked for usage: an early ending gives it.
     usage_asked: bool,
+    /// The last event ended with the last read, and with a CR whose LF may be still to come.
+    cut_end: Option<CutEnd>,
     stages: Option<Box<StageRunner>>,
+}
+
+/// Whether the event whose end was cut went on to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CutEnd {
+    Shown,
+    Hidden,
 }
 
 impl Events {
@@ -78,8 +87,13 @@ impl Events {
             in_pieces: false,
             hide_usage: expected.hide_usage,
             usage_asked: expected.usage_asked,
+            cut_end: None,
             stages,
         }
+    }
+
+    fn hide_cut_end(&mut self) {
+        self.cut_end = self.cut_end.map(|_| CutEnd::Hidden);
     }
 }
 
@@ -117,7 +131,7 @@ impl Relay<'_, '_> {
     pub async fn run(mut self, mut left: Pin<&mut impl Future<Output = ()>>) -> Ended {
         let timer = Deadline::unset();
         let mut last_read = clock::now();
-        let mut last_write = last_read;
+        let (mut last_write, mut has_read) = (last_read, true);
         let mut progress = match self.source.ready() {
             Some(next) => self.take_all(next, last_read),
             None => Progress::GoOn,
@@ -132,18 +146,22 @@ impl Relay<'_, '_> {
             if sent.is_err() {
                 return self.client_left(&timer).await;
             }
+            if has_read {
+                // Not before: a client that takes its time is no silence of the upstream.
+                last_read = clock::now();
+            }
             let due = self.due(last_read, last_write);
             timer.set_at(due.first());
             let woken = wake(self.source.next(), left.as_mut(), timer.passed()).await;
             let now = clock::now();
             last_write = now;
+            has_read = matches!(woken, Woken::Source(_));
             progress = match woken {
                 Woken::ClientLeft => return self.client_left(&timer).await,
                 Woken::Timer => self.timer_passed(now, &due),
-                Woken::Source(next) => {
-                    last_read = now;
-                    self.take_all(next, now)
-                }
+                // An upstream that always has something ready would never let the timer be asked.
+                Woken::Source(_) if now >= due.total => Progress::Cut(SourceError::TotalTimeout),
+                Woken::Source(next) => self.take_all(next, now),
             };
         }
     }
@@ -185,6 +203,15 @@ impl Relay<'_, '_> {
         while let Some(len) = events.framer.end_of_event(&slice[at..]) {
             let piece = at..at + len;
             at = piece.end;
+            // The line feed of a CRLF that was cut in two: the end of the event before.
+            if let Some(end) = events.cut_end.take()
+                && slice[piece.clone()] == *b"\n"
+            {
+                run = if end == CutEnd::Hidden { at } else { run };
+                continue;
+            }
+            let ends_with_cr = at == slice.len() && slice.ends_with(b"\r");
+            events.cut_end = ends_with_cr.then_some(CutEnd::Shown);
             self.exchange.events += 1;
             if !events.carry.is_empty() {
                 events.carry.extend_from_slice(&slice[piece]);
@@ -192,7 +219,7 @@ impl Relay<'_, '_> {
                 let carried = std::mem::take(&mut events.carry);
                 match look(events, self.tap, self.sink, &carried) {
                     Look::Pass => self.sink.copy(&carried),
-                    Look::Gone => {}
+                    Look::Gone => events.hide_cut_end(),
                     Look::End => return Progress::StageEnded,
                 }
                 events.carry = carried;
@@ -215,6 +242,7 @@ impl Relay<'_, '_> {
                 Look::Gone => {
                     self.sink.data(slice.slice(run..piece.start));
                     run = at;
+                    events.hide_cut_end();
                 }
                 Look::End => return Progress::StageEnded,
             }
@@ -294,9 +322,9 @@ impl Relay<'_, '_> {
             let state = StreamState::new();
             events.dialect.stream_error(&error.for_client(), &self.exchange.id, &state, &mut out);
             self.sink.copy(&out);
-            // It breaks off in any case; that it may be gone already changes nothing.
-            let _ = self.sink.flush().await;
         }
+        // What came before the cut still goes out. That the client may be gone already changes nothing.
+        let _ = self.sink.flush().await;
         self.exchange.error = Some(error.for_client().kind.row().code);
         Ended::UpstreamCut
     }

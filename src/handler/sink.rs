@@ -133,6 +133,14 @@ impl Sink<'_> {
         }
     }
 
+    /// The end of the connection alone tells the client that the answer is not whole: its framing says when it is.
+    pub fn shows_a_cut(&self) -> bool {
+        match self {
+            Sink::Http1(sink) => matches!(sink.framing, Some(Framing::Chunked | Framing::Length(_))),
+            Sink::Memory(_) => true,
+        }
+    }
+
     /// No further answer on this connection: said in the head where it is not out yet.
     pub fn close_after(&mut self) {
         if let Sink::Http1(sink) = self {

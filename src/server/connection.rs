@@ -1,9 +1,9 @@
 //! The life of one client connection: request after request until one side ends it.
 //!
-//! Every way out closes in the way that the client can read: politely after a whole answer, by a reset after
-//! one that broke off (so that a cut cannot be taken for an end), silently where nothing was asked. A head
-//! that breaks the grammar is answered and the connection closed: where its message ends is not known (RFC
-//! 9112 section 9.6).
+//! Every way out closes in the way that the client can read: politely after a whole answer and after one
+//! that broke off where its framing shows that; by a reset where only the connection's end would tell, so
+//! that a cut cannot be taken for an end; silently where nothing was asked. A head that breaks the grammar
+//! is answered and the connection closed: where its message ends is not known (RFC 9112 section 9.6).
 
 use crate::base::error::{Error, Kind};
 use crate::base::id::RequestId;
