@@ -1,18 +1,19 @@
 //! Calls to targets until one answers: build the request, send it, read the head; or the next target.
 //!
 //! The body is the caller's buffer and an ordered list of patches; each attempt splices its own model name
-//! and sends the pieces without joining them, so it can be sent again. Another target is tried when none was
-//! origins, and when 429 or 5xx comes before the commit point (`answer::commit`); the last target's answer
-//! goes to the client whatever it is. A call that timed out is not repeated: the provider has taken it and
-//! will bill it. A pooled connection that its peer closed just as the request went out gets one more try on a
-//! fresh one. Cancel: dropping the future drops the connection; nothing of an attempt is ever pooled unless
-//! its answer was read whole.
+//! and sends the pieces without joining them, so it can be sent again. Another target is tried when one was
+//! not reached, and when 429 or 5xx comes before the commit point (`answer::commit`); the last target's
+//! answer goes to the client whatever it is. A call that timed out is not repeated: the provider has taken
+//! it and will bill it. A pooled connection that its peer closed just as the request went out gets one more
+//! try on a fresh one. Cancel: dropping the future drops the connection; nothing of an attempt is ever
+//! pooled unless its answer was read whole.
 
 use crate::base::clock::Instant;
-use crate::base::error::{Error, Kind};
+use crate::base::error::{Error, Kind, Timer};
 use crate::base::rng;
 use crate::codec::http1::{self, HeadWriter, RequestHead, ResponseFraming};
 use crate::codec::patch::Patches;
+use crate::handler::answer;
 use crate::handler::fields::request_field_goes_on;
 use crate::handler::llm::{Call, Stop};
 use crate::handler::mock;
@@ -62,14 +63,14 @@ impl Answered {
 /// Why an attempt gave no answer.
 enum Failed {
     /// Nothing of the request was taken by the target: another one may be asked.
-    Unorigins(Error),
+    Unreached(Error),
     /// The target may be working on it: told to the client.
     Final(Error),
 }
 
 impl From<Failed> for Stop {
     fn from(failed: Failed) -> Stop {
-        let (Failed::Unorigins(error) | Failed::Final(error)) = failed;
+        let (Failed::Unreached(error) | Failed::Final(error)) = failed;
         Stop::Error(error)
     }
 }
@@ -116,17 +117,19 @@ pub async fn until_answered(
         call.exchange.served =
             Some(Served { route: Some(candidate.route.index), provider: provider.index, model });
         let result = {
+            let total = total_timer(call, provider);
             let work = pin!(call_provider(call, provider, &outgoing));
-            match race_kept(work, watch.as_mut()).await {
-                First::One(result) => result,
-                First::Two(()) => return Err(Stop::ClientLeft),
+            match total.bound(race_kept(work, watch.as_mut())).await {
+                Ok(First::One(result)) => result,
+                Ok(First::Two(())) => return Err(Stop::ClientLeft),
+                Err(_) => return Err(total_passed(provider)),
             }
         };
         match result {
             Ok(attempted) if next.is_some() && is_passed_over(attempted.head.status()) => {}
             Ok(attempted) => return Ok(attempted),
             Err(Failed::Final(error)) => return Err(error.into()),
-            Err(Failed::Unorigins(error)) => last = Some(error),
+            Err(Failed::Unreached(error)) => last = Some(error),
         }
     }
     // None was tried: the model is not served where the stored response is.
@@ -203,7 +206,7 @@ async fn checkout(call: &mut Call<'_>, provider: &Provider) -> Result<Box<upstre
         origin.ok_or_else(|| Failed::Final(Error::new(Kind::Internal, "the provider has no origin")))?;
     let lease = call.worker.pools.checkout(origin).await.map_err(|failure| {
         let detail = format!("provider {}: {}", provider.name, failure.message);
-        Failed::Unorigins(Error::new(failure.kind(), detail))
+        Failed::Unreached(Error::new(failure.kind(), detail))
     })?;
     call.exchange.clock.mark(Step::Connect);
     Ok(Box::new(upstream::Http1Upstream::new(lease, asked_for(&call.head))))
@@ -219,6 +222,18 @@ async fn send_and_read_head(
     exchange.send(list, &timer).await?;
     set(&timer, provider.timeouts.response_head);
     exchange.read_head(&timer).await
+}
+
+/// A timer of the whole exchange, where `provider` serves it.
+pub fn total_timer(call: &Call<'_>, provider: &Provider) -> Deadline {
+    let timer = Deadline::unset();
+    timer.set_at(answer::total_deadline(call, provider.timeouts.total));
+    timer
+}
+
+/// What the client is told when that timer has passed before an answer began.
+pub fn total_passed(provider: &Provider) -> Stop {
+    Stop::Error(call_error(provider, UpstreamError::Timeout(Timer::Total)))
 }
 
 /// Sets `timer`; zero is no limit.

@@ -41,18 +41,22 @@ pub async fn serve(call: &mut Call<'_>, downstream: &mut Downstream, path: &str)
     if !key.passthrough {
         return Err(Error::new(Kind::ModelForbidden, "this API key may not use pass-through paths").into());
     }
-    check(route, call.head.method.as_str(), rest)?;
+    check(route, &call.head.method, rest)?;
     let provider = attempt::provider(call, route.provider)?;
     call.exchange.served = Some(Served { route: None, provider: provider.index, model: "".into() });
     let target = attempt::with_query(provider.passthrough_path(rest), call.head.uri.query());
     let outgoing = Outgoing { target, body: None, patches: Patches::new(), metered: dialect.is_some() };
-    let attempted = match call.head.framing {
-        BodyFraming::None => {
-            let watch = pin!(ClientWatch::new(downstream.conn()).left());
-            attempt::once(call, provider, &outgoing, watch).await?
+    let total = attempt::total_timer(call, provider);
+    let attempting = async {
+        match call.head.framing {
+            BodyFraming::None => {
+                let watch = pin!(ClientWatch::new(downstream.conn()).left());
+                attempt::once(call, provider, &outgoing, watch).await
+            }
+            framing => upload(call, downstream, provider, &outgoing, framing).await,
         }
-        framing => upload(call, downstream, provider, &outgoing, framing).await?,
     };
+    let attempted = total.bound(attempting).await.map_err(|_| attempt::total_passed(provider))??;
     let watch = pin!(ClientWatch::new(downstream.conn()).left());
     let mut sink = Sink::Http1(Http1Sink::new(downstream, client(call, downstream)));
     let expected = answer::Expected { dialect, ..answer::Expected::default() };
@@ -108,7 +112,12 @@ async fn upload(
     }
     call.exchange.clock.mark(Step::Sent);
     attempt::set(&timer, provider.timeouts.response_head);
-    let answer = exchange.read_head(&timer).await.map_err(told)?;
+    // Nobody reads from the client any more, so that its end must be watched for.
+    let left = ClientWatch::new(downstream.conn()).left();
+    let answer = match race(exchange.read_head(&timer), left).await {
+        First::One(answer) => answer.map_err(told)?,
+        First::Two(()) => return Err(Stop::ClientLeft),
+    };
     call.exchange.clock.mark(Step::Head);
     let (head, source) = (Answered::Upstream(answer), Source::Upstream(exchange));
     Ok(Attempted {
@@ -153,23 +162,17 @@ fn framed(piece: Slice, framing: BodyFraming) -> SendList {
     list
 }
 
-fn check(route: &Passthrough, method: &str, rest: &str) -> Result<(), Error> {
+fn check(route: &Passthrough, method: &http::Method, rest: &str) -> Result<(), Error> {
     if is_ambiguous(rest) {
         return Err(Error::new(
             Kind::BadRequest,
             "dot segments and encoded slashes are not taken in this path",
         ));
     }
-    if !route.methods.is_empty() && route.methods.iter().all(|allowed| allowed.as_str() != method) {
-        return Err(Error::new(
-            Kind::MethodNotAllowed,
-            format!("{method} is not allowed under {}", route.path),
-        ));
-    }
-    if !route.prefixes.is_empty() && !route.prefixes.iter().any(|prefix| rest.starts_with(&**prefix)) {
-        return Err(Error::new(Kind::PathUnknown, format!("this path is not allowed under {}", route.path)));
-    }
-    Ok(())
+    route.permit(method, rest).map_err(|kind| {
+        let what = if kind == Kind::MethodNotAllowed { method.as_str() } else { "this path" };
+        Error::new(kind, format!("{what} is not allowed under {}", route.path))
+    })
 }
 
 /// Whether a provider may read the path as another one than it looks.
