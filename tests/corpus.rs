@@ -14,6 +14,7 @@ pub struct Case {
     pub name: String,
     pub dialect: Dialect,
     pub shape: Shape,
+    pub status: u16,
     pub body: Vec<u8>,
     /// The body as it came, where that was recorded.
     pub gzip: Option<Vec<u8>>,
@@ -54,7 +55,7 @@ fn case(folder: &Path, row: &str) -> Option<Case> {
     let gzip = std::fs::read(file("response.body.gz")).ok();
     let expect = std::fs::read(file("expect.json")).ok();
     let expect = expect.map(|text| serde_json::from_slice(&text).expect("JSON"));
-    Some(Case { name: name.to_string(), dialect, shape, body, gzip, expect })
+    Some(Case { name: name.to_string(), dialect, shape, status, body, gzip, expect })
 }
 
 impl Case {

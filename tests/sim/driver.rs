@@ -28,8 +28,23 @@ where
     on_every_driver_with_panics(0, test);
 }
 
+/// As `on_every_driver`, but without faults in the simulation: for a test of times.
+pub fn calmly_on_every_driver<F>(test: F)
+where
+    F: AsyncFn() + Send + Sync + 'static,
+{
+    run_everywhere(0, |_| Faults::none(), test);
+}
+
 /// As `on_every_driver`, for a test in which so many tasks panic.
 pub fn on_every_driver_with_panics<F>(panics: u64, test: F)
+where
+    F: AsyncFn() + Send + Sync + 'static,
+{
+    run_everywhere(panics, |seed| if seed % 2 == 0 { Faults::none() } else { Faults::harmless(seed) }, test);
+}
+
+fn run_everywhere<F>(panics: u64, faults: fn(u64) -> Faults, test: F)
 where
     F: AsyncFn() + Send + Sync + 'static,
 {
@@ -41,8 +56,7 @@ where
     }
     if is_wanted("memory") {
         each_seed(0..SEEDS, |seed| {
-            let faults = if seed % 2 == 0 { Faults::none() } else { Faults::harmless(seed) };
-            let outcome = Simulation::new(seed, faults).run(test());
+            let outcome = Simulation::new(seed, faults(seed)).run(test());
             assert_eq!(outcome.panics, panics, "{outcome}");
             Outcome { panics: 0, ..outcome }.finished();
         });

@@ -8,3 +8,4 @@ pub mod driver;
 pub mod peer;
 
 mod contract;
+mod gateway;

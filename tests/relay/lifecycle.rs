@@ -1,0 +1,89 @@
+//! Reload and drain while requests run.
+
+use crate::relay::gateway::{Gateway, LAST, STREAM_HEAD, Setup, ask, call, chat, chunk, get, json, send};
+use crate::relay::http::{End, Pace, Reader};
+use crate::sim::driver::{calmly_on_every_driver, listen};
+use crate::sim::peer::{Script, serve};
+use std::time::Duration;
+use tollgate::llm::provider::ProviderKind::OpenAi;
+use tollgate::net::conn::Conn;
+use tollgate::net::{runtime, stream};
+
+const BODY: &str = r#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#;
+const EVENT: &str = "data: {\"n\":1}\n\n";
+const MS: Duration = Duration::from_millis(1);
+
+/// An upstream that begins a stream, waits and ends it.
+fn slow_stream(wait: Duration) -> Script {
+    let script =
+        Script::new().expect_until("\r\n\r\n").expect(BODY).send([STREAM_HEAD, &chunk(EVENT)].concat());
+    script.wait(wait).send([&chunk(EVENT), LAST].concat())
+}
+
+#[test]
+fn a_drain_lets_a_stream_end_and_takes_nothing_new() {
+    calmly_on_every_driver(async || {
+        let (listener, address) = listen();
+        serve(listener, vec![slow_stream(600 * MS).expect_end()]);
+        let gateway = Gateway::start(&Setup::one(OpenAi, address));
+        let (streaming, idle) = (call(gateway.address).await, call(gateway.address).await);
+        send(&idle, get("GET", "/v1/models").as_bytes()).await;
+        let mut idle_reader = Reader::new(&idle, Pace::default());
+        assert_eq!(idle_reader.answer(false).await.expect("a list").status(), 200);
+        send(&streaming, chat(BODY).as_bytes()).await;
+        runtime::sleep(100 * MS).await;
+        gateway.begin_drain();
+        runtime::sleep(250 * MS).await;
+        assert_eq!(idle_reader.ending().await, End::Finished);
+        assert!(!gateway.has_ended(), "a stream runs");
+        assert!(is_refused(gateway.address).await, "a new connection is taken while draining");
+        let mut reader = Reader::new(&streaming, Pace::default());
+        let answer = reader.answer(false).await.expect("an answer");
+        assert_eq!((answer.text(), answer.whole), (EVENT.repeat(2).as_str(), true));
+        assert_eq!(reader.ending().await, End::Finished);
+        gateway.end().await;
+    });
+}
+
+/// Nobody answers a new connection.
+async fn is_refused(address: std::net::SocketAddr) -> bool {
+    let Ok(stream) = stream::connect(address).await else { return true };
+    let conn = Conn::Plain(stream);
+    let mut list = tollgate::net::send::SendList::new();
+    list.push_copy(get("GET", "/v1/models").as_bytes());
+    if conn.send(list).await.is_err() {
+        return true;
+    }
+    Reader::new(&conn, Pace::default()).answer(false).await.is_none()
+}
+
+#[test]
+fn a_stream_of_the_old_generation_ends_untouched_and_the_next_request_has_the_new_one() {
+    calmly_on_every_driver(async || {
+        let (old_listener, old) = listen();
+        let (new_listener, new) = listen();
+        serve(old_listener, vec![slow_stream(400 * MS).expect_end()]);
+        serve(
+            new_listener,
+            vec![Script::new().expect_until("\r\n\r\n").expect(BODY).send(json("{}")).expect_end()],
+        );
+        let setup = Setup::one(OpenAi, old);
+        let gateway = Gateway::start(&setup);
+        let conn = call(gateway.address).await;
+        send(&conn, chat(BODY).as_bytes()).await;
+        runtime::sleep(100 * MS).await;
+        let next = setup.with(|setup| {
+            setup.upstreams[0].address = new;
+            setup.upstreams[0].name = "renamed".to_string();
+            setup.upstreams[0].timeouts.idle = MS;
+        });
+        gateway.published.publish(next.snapshot(2));
+        assert_eq!(ask(gateway.address, chat(BODY)).await.text(), "{}");
+        let answer = Reader::new(&conn, Pace::default()).answer(false).await.expect("an answer");
+        assert_eq!((answer.text(), answer.whole), (EVENT.repeat(2).as_str(), true));
+        drop(conn);
+        let records = gateway.end().await;
+        let providers: Vec<_> = records.iter().map(|record| record["provider"].as_str()).collect();
+        assert_eq!(providers, [Some("renamed"), Some("first")]);
+    });
+}

@@ -1,0 +1,14 @@
+//! A whole worker of the gateway between scripted clients and scripted upstreams, on every driver.
+//!
+//! `gateway` is the harness, `http` a plain reader; the rest are dialogues, whose names say what is so.
+//! Random mixes of all of it are in `sim/gateway.rs`. Switches: those of `sim`.
+
+pub mod gateway;
+pub mod http;
+
+mod answers;
+mod connections;
+mod lifecycle;
+mod passthrough;
+mod requests;
+mod wire;

@@ -1,0 +1,638 @@
+//! Seeds of a whole worker: random clients, upstreams, links, reloads and a drain, and what must hold after
+//! each.
+//!
+//! A request carries the number of its `Plan` in a field; from it upstream and client know alike what is
+//! true: body, framing, how the upstream misbehaves. Checked: what a client got is a prefix of the truth,
+//! and all of it where the framing says whole; nothing is lost where nothing went wrong; every exchange is
+//! finished and recorded once, in the way that the client saw; all of `Gateway::check_ended`; no task,
+//! socket or page is left; nothing runs longer than its timeouts allow. A third of the seeds has links
+//! without faults, a third with harmless ones, a third with every kind. `TOLLGATE_SEEDS=n` runs n seeds,
+//! `TOLLGATE_SEED=n` one.
+
+use crate::relay::gateway::{Gateway, KEY, Setup};
+use crate::relay::http::{End, Message, Pace, Reader};
+use crate::sim::driver::listen;
+use serde_json::Value;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+use tollgate::llm::provider::ProviderKind::OpenAi;
+use tollgate::net::conn::Conn;
+use tollgate::net::memory::{Faults, Simulation, each_seed};
+use tollgate::net::page::Page;
+use tollgate::net::race::{First, race};
+use tollgate::net::runtime;
+use tollgate::net::send::SendList;
+use tollgate::net::signal::Signal;
+use tollgate::net::stream;
+use tollgate::policy::auth::{DrainCap, OnDisconnect};
+
+const SEEDS: u64 = 1_000;
+const MS: Duration = Duration::from_millis(1);
+/// Of every step of an upstream and a client. Harmless links stall for 3 s at most.
+const TIMEOUT: Duration = Duration::from_secs(20);
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(300);
+/// Longer than any of the gateway's timers together.
+const GIVEN_UP: Duration = Duration::from_secs(400);
+
+/// How much goes wrong between the processes of a seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Links {
+    Calm,
+    Harmless,
+    Random,
+}
+
+#[test]
+fn whatever_happens_every_exchange_ends_once_and_every_byte_is_true() {
+    let mut told = BTreeMap::new();
+    let started = std::time::Instant::now();
+    let mut seeds = 0;
+    each_seed(0..SEEDS, |seed| {
+        let (links, faults) = match seed % 3 {
+            0 => (Links::Calm, Faults::none()),
+            1 => (Links::Harmless, Faults::harmless(seed)),
+            _ => (Links::Random, Faults::random(seed)),
+        };
+        let outcome = Simulation::new(seed, faults).run(run(seed, links));
+        let left = (outcome.tasks_left.len(), outcome.sockets_open);
+        assert_eq!(left, (0, 0), "tasks and sockets are left: {outcome}");
+        for (what, count) in outcome.finished() {
+            *told.entry(what).or_insert(0) += count;
+        }
+        seeds += 1;
+    });
+    eprintln!("{seeds} seeds in {:?}: {told:?}", started.elapsed());
+    if seeds >= 1000 {
+        for what in ["whole", "refused", "client_left", "upstream_cut", "reloads"] {
+            assert!(told.get(what).is_some_and(|count| *count > 50), "{what} is hardly ever met: {told:?}");
+        }
+    }
+}
+
+/// What all peers of a seed share.
+struct Shared {
+    links: Links,
+    draining: Cell<bool>,
+    /// Tells upstreams to accept no more.
+    over: Signal,
+    peers: Cell<usize>,
+    fewer: Signal,
+    /// What clients saw, by request id: the plan, the answer.
+    seen: RefCell<BTreeMap<String, (Plan, Message)>>,
+}
+
+/// Counts a peer while it lives.
+struct Peer(Rc<Shared>);
+
+impl Peer {
+    fn spawn(shared: &Rc<Shared>, work: impl Future<Output = ()> + 'static) {
+        shared.peers.set(shared.peers.get() + 1);
+        let peer = Peer(Rc::clone(shared));
+        runtime::spawn(async move {
+            let _peer = peer;
+            work.await;
+        });
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.0.peers.set(self.0.peers.get() - 1);
+        self.0.fewer.raise();
+    }
+}
+
+/// One seed. How often what was met.
+async fn run(seed: u64, links: Links) -> BTreeMap<String, u64> {
+    let mut draw = fastrand::Rng::with_seed(seed);
+    let shared = Rc::new(Shared {
+        links,
+        draining: Cell::new(false),
+        over: Signal::default(),
+        peers: Cell::new(0),
+        fewer: Signal::default(),
+        seen: RefCell::default(),
+    });
+    let mut setup = Setup::default();
+    for name in ["first", "second"] {
+        let (listener, address) = listen();
+        setup = setup.upstream(name, OpenAi, address);
+        let is_first = name == "first";
+        let serving = Rc::clone(&shared);
+        Peer::spawn(&shared, async move {
+            while let First::One(Ok(accepted)) = race(listener.accept(), serving.over.raised()).await {
+                let upstream = upstream(Conn::Plain(accepted.stream), is_first, serving.links);
+                Peer::spawn(&serving, async move {
+                    let _ = race(upstream, runtime::sleep(GIVEN_UP)).await;
+                });
+            }
+        });
+    }
+    let setup = setup
+        .model("m", &[(0, "up"), (1, "up")])
+        .passthrough("/p/", 0)
+        .with(|setup| settings(setup, &mut draw));
+    let gateway = Gateway::start(&setup);
+    // One hold a client.
+    let clients = Rc::new(());
+    for _ in 0..draw.usize(1..=5) {
+        let (address, seed) = (gateway.address, draw.u64(..));
+        let (shared_by, counted) = (Rc::clone(&shared), Rc::clone(&clients));
+        Peer::spawn(&shared, async move {
+            let mut draw = fastrand::Rng::with_seed(seed);
+            runtime::sleep(draw.u32(..2000) * MS).await;
+            let work = client(Rc::clone(&shared_by), address, draw);
+            let in_time = matches!(race(work, runtime::sleep(3 * GIVEN_UP)).await, First::One(()));
+            assert!(in_time || shared_by.links == Links::Random, "a client was never answered");
+            drop(counted);
+        });
+    }
+    let reloads = reload(&gateway, &setup, &mut draw).await;
+    if draw.u32(..3) > 0 {
+        wait_for(&shared, || Rc::strong_count(&clients) == 1).await;
+    }
+    shared.draining.set(true);
+    gateway.begin_drain();
+    gateway.ended().await;
+    shared.over.raise();
+    wait_for(&shared, || shared.peers.get() == 0).await;
+    // The task that accepts sees the drain when its turn comes.
+    runtime::sleep(10 * MS).await;
+    gateway.check_ended(0);
+    let mut told = check_records(&gateway, &shared);
+    told.insert("reloads".to_string(), reloads);
+    told
+}
+
+async fn wait_for(shared: &Shared, is_so: impl Fn() -> bool) {
+    while !is_so() {
+        shared.fewer.lower();
+        shared.fewer.raised().await;
+    }
+}
+
+fn settings(setup: &mut Setup, draw: &mut fastrand::Rng) {
+    for upstream in &mut setup.upstreams {
+        let timeouts = &mut upstream.timeouts;
+        (timeouts.response_head, timeouts.idle, timeouts.write) = (TIMEOUT, TIMEOUT, TIMEOUT);
+        timeouts.total = if draw.bool() { TOTAL_TIMEOUT } else { Duration::ZERO };
+        if draw.u32(..4) == 0 {
+            upstream.limits.connections_max = draw.usize(1..3);
+            upstream.limits.queue_timeout = TOTAL_TIMEOUT;
+        }
+    }
+    let timeouts = &mut setup.base.timeouts;
+    (timeouts.request_head, timeouts.request_body, timeouts.write) = (TIMEOUT, TIMEOUT, TIMEOUT);
+    // A slow reader may take longer than that between two requests.
+    timeouts.keep_alive = GIVEN_UP;
+    timeouts.upload_bytes_per_s_min = 0;
+    setup.base.limits.body_bytes_max = 300_000;
+    setup.base.relay.heartbeat = if draw.u32(..4) == 0 { draw.u32(1..3000) * MS } else { Duration::ZERO };
+    if draw.u32(..4) == 0 {
+        setup.on_disconnect = OnDisconnect::Drain(DrainCap { time_max_ms: 10_000, ..DrainCap::default() });
+    }
+}
+
+/// Publishes some generations while requests run: other timeouts, other names (and so other pools).
+async fn reload(gateway: &Gateway, setup: &Setup, draw: &mut fastrand::Rng) -> u64 {
+    let count = if draw.bool() { draw.u64(..4) } else { 0 };
+    for generation in 0..count {
+        runtime::sleep(draw.u32(..1500) * MS).await;
+        let mut next = setup.clone();
+        if draw.bool() {
+            next.upstreams[0].name = format!("first-{generation}");
+        }
+        next.upstreams[1].timeouts.idle = TIMEOUT * 2;
+        gateway.published.publish(next.snapshot(generation + 2));
+    }
+    count
+}
+
+/// How the answer's end is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    Length,
+    Chunked,
+    UntilClose,
+}
+
+/// How an upstream misbehaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    None,
+    /// Answers with an error.
+    Status(u16),
+    /// Closes or resets without an answer.
+    Silent,
+    /// Closes after so many bytes of the body; with UntilClose by a reset.
+    Cut(usize),
+    /// Falls silent for ever after so many bytes.
+    Stall(usize),
+}
+
+/// What is asked and what is true of the answer.
+#[derive(Clone)]
+struct Plan {
+    number: u64,
+    is_stream: bool,
+    /// The client asked for usage in the stream.
+    usage_asked: bool,
+    is_passthrough: bool,
+    framing: Framing,
+    fault: Fault,
+    /// The second target misbehaves, too.
+    at_both: bool,
+    /// What an upstream sends, and what of it the client is shown.
+    sent: Vec<u8>,
+    shown: Vec<u8>,
+    /// Bytes of padding in the request.
+    padding: usize,
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Plan { number, is_stream, usage_asked, is_passthrough, framing, fault, at_both, .. } = self;
+        write!(
+            f,
+            "plan {number}: stream {is_stream}, usage asked {usage_asked}, passthrough {is_passthrough}, "
+        )?;
+        write!(f, "{framing:?}, {fault:?}, at both {at_both}, {} bytes", self.sent.len())
+    }
+}
+
+impl Plan {
+    fn of(number: u64) -> Plan {
+        let mut draw = fastrand::Rng::with_seed(number);
+        let (is_stream, usage_asked, is_passthrough) = (draw.u32(..3) > 0, draw.bool(), draw.u32(..6) == 0);
+        let hides = is_stream && !usage_asked && !is_passthrough;
+        let (sent, shown) = if is_stream { stream_of(&mut draw, hides) } else { whole_of(&mut draw) };
+        let framing = *draw
+            .choice(&[Framing::Length, Framing::Chunked, Framing::Chunked, Framing::UntilClose])
+            .unwrap();
+        let at = draw.usize(..=sent.len().saturating_sub(1));
+        let fault = match draw.u32(..16) {
+            0 => Fault::Status(429),
+            1 => Fault::Status(500),
+            2 => Fault::Status(400),
+            3 => Fault::Silent,
+            4 | 5 => Fault::Cut(at),
+            6 => Fault::Stall(at),
+            _ => Fault::None,
+        };
+        let padding = if draw.u32(..5) == 0 { draw.usize(..30_000) } else { draw.usize(..300) };
+        let at_both = draw.bool();
+        Plan { number, is_stream, usage_asked, is_passthrough, framing, fault, at_both, sent, shown, padding }
+    }
+
+    /// What the upstream does.
+    fn fault_at(&self, is_first: bool) -> Fault {
+        if is_first || self.at_both { self.fault } else { Fault::None }
+    }
+
+    fn body(&self) -> String {
+        let options = if self.usage_asked { ",\"stream_options\":{\"include_usage\":true}" } else { "" };
+        let stream = self.is_stream;
+        format!("{{\"model\":\"m\",\"stream\":{stream}{options},\"x\":\"{}\"}}", "p".repeat(self.padding))
+    }
+
+    /// The error that an upstream answers with.
+    fn error(&self, status: u16) -> String {
+        format!("{{\"error\":{{\"message\":\"{status} of {}\"}}}}", self.number)
+    }
+
+    /// Whether an answer of status 200 must come and be whole where links lose nothing.
+    fn succeeds(&self) -> bool {
+        match self.fault {
+            Fault::None => true,
+            Fault::Status(429 | 500) => !self.at_both && !self.is_passthrough,
+            _ => false,
+        }
+    }
+
+    /// The status that must come where links lose nothing.
+    fn status(&self) -> u16 {
+        match self.fault {
+            _ if self.succeeds() => 200,
+            Fault::Status(status) => status,
+            Fault::Silent => 502,
+            _ => 200,
+        }
+    }
+}
+
+fn whole_of(draw: &mut fastrand::Rng) -> (Vec<u8>, Vec<u8>) {
+    let text = "word ".repeat(draw.usize(..400));
+    let tokens = draw.u32(1..1000);
+    let body = format!(
+        "{{\"object\":\"chat.completion\",\"choices\":[{{\"index\":0,\"message\":{{\"content\":\"{text}\"}}}}],\
+         \"usage\":{{\"prompt_tokens\":5,\"completion_tokens\":{tokens},\"total_tokens\":{}}}}}",
+        tokens + 5
+    );
+    (body.clone().into_bytes(), body.into_bytes())
+}
+
+fn stream_of(draw: &mut fastrand::Rng, hides: bool) -> (Vec<u8>, Vec<u8>) {
+    let (mut sent, mut shown) = (Vec::new(), Vec::new());
+    let end = if draw.u32(..4) == 0 { "\r\n\r\n" } else { "\n\n" };
+    let events = draw.usize(..30);
+    for _ in 0..events {
+        let event = match draw.u32(..12) {
+            0 => format!(": a comment{end}"),
+            1 => format!(
+                "data: {{\"choices\":[{{\"delta\":{{\"content\":\"{}\"}}}}]}}{end}",
+                "L".repeat(draw.usize(..6_000))
+            ),
+            _ => format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{}\"}}}}]}}{end}", draw.u64(..)),
+        };
+        sent.extend_from_slice(event.as_bytes());
+        shown.extend_from_slice(event.as_bytes());
+    }
+    let usage = format!(
+        "data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":5,\"completion_tokens\":{},\"total_tokens\":9}}}}{end}",
+        draw.u32(1..1000)
+    );
+    sent.extend_from_slice(usage.as_bytes());
+    if !hides {
+        shown.extend_from_slice(usage.as_bytes());
+    }
+    let done = format!("data: [DONE]{end}");
+    sent.extend_from_slice(done.as_bytes());
+    shown.extend_from_slice(done.as_bytes());
+    (sent, shown)
+}
+
+/// One connection of an upstream.
+async fn upstream(conn: Conn, is_first: bool, links: Links) {
+    let mut reader = Reader::new(&conn, Pace::default());
+    while let Some(request) = reader.request().await {
+        if !request.whole {
+            // A client or the gateway broke it off.
+            return;
+        }
+        let number = request.field("x-plan").expect("every request has its plan").parse().expect("a number");
+        let plan = Plan::of(number);
+        check_request(&plan, &request);
+        let mut draw = fastrand::Rng::with_seed(number ^ u64::from(is_first));
+        if draw.bool() {
+            runtime::sleep(draw.u32(..1500) * MS).await;
+        }
+        if !answer(&conn, &plan, plan.fault_at(is_first), &mut draw).await {
+            return;
+        }
+        // Closed without a word: the gateway finds it when it wants to use it again.
+        if draw.u32(..8) == 0 && links != Links::Calm {
+            return;
+        }
+    }
+}
+
+fn check_request(plan: &Plan, request: &Message) {
+    let host = request.field("host").expect("a host");
+    assert!(host.starts_with("127.0.0.1:"), "{host}");
+    assert_eq!(request.field("authorization").map(|value| value.starts_with("Bearer sk-")), Some(true));
+    let own = plan.body();
+    if plan.is_passthrough {
+        assert_eq!(request.text(), own);
+        return;
+    }
+    let own = own.replace("\"model\":\"m\"", "\"model\":\"up\"");
+    if plan.is_stream && !plan.usage_asked {
+        let body: Value = request.json();
+        assert_eq!(body["stream_options"]["include_usage"], true);
+        assert_eq!((&body["model"], body["x"].as_str().map(str::len)), (&"up".into(), Some(plan.padding)));
+        return;
+    }
+    assert_eq!(request.text(), own);
+}
+
+/// Whether the connection goes on.
+async fn answer(conn: &Conn, plan: &Plan, fault: Fault, draw: &mut fastrand::Rng) -> bool {
+    if fault == Fault::Silent {
+        if draw.bool() {
+            conn.reset_on_close();
+        }
+        return false;
+    }
+    if let Fault::Status(status) = fault {
+        let body = plan.error(status);
+        let length = body.len();
+        let head = format!(
+            "HTTP/1.1 {status} Error\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        );
+        return put(conn, [head, body].concat().as_bytes()).await;
+    }
+    let kind = if plan.is_stream { "text/event-stream" } else { "application/json" };
+    let framing = match plan.framing {
+        Framing::Length => format!("content-length: {}\r\n", plan.sent.len()),
+        Framing::Chunked => "transfer-encoding: chunked\r\n".to_string(),
+        Framing::UntilClose => String::new(),
+    };
+    if !put(conn, format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n{framing}\r\n").as_bytes()).await {
+        return false;
+    }
+    let end = match fault {
+        Fault::Cut(at) | Fault::Stall(at) => at,
+        _ => plan.sent.len(),
+    };
+    let most = draw.usize(1..5_000);
+    let mut rest = &plan.sent[..end];
+    while !rest.is_empty() {
+        let (piece, behind) = rest.split_at(draw.usize(1..=most).min(rest.len()));
+        rest = behind;
+        let sent = match plan.framing {
+            Framing::Chunked => {
+                put(conn, &[format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat()).await
+            }
+            _ => put(conn, piece).await,
+        };
+        if !sent {
+            return false;
+        }
+        if draw.u32(..4) == 0 {
+            runtime::sleep(draw.u32(..300) * MS).await;
+        }
+    }
+    match fault {
+        Fault::Stall(_) => {
+            // Whatever comes later must not look like an end.
+            conn.reset_on_close();
+            let mut page = Page::with_room(1);
+            let _ = race(conn.recv(&mut page), runtime::sleep(GIVEN_UP)).await;
+            false
+        }
+        Fault::Cut(_) => {
+            if plan.framing == Framing::UntilClose || draw.bool() {
+                conn.reset_on_close();
+            }
+            false
+        }
+        _ if plan.framing == Framing::Chunked => put(conn, b"0\r\n\r\n").await,
+        _ => plan.framing == Framing::Length,
+    }
+}
+
+async fn put(conn: &Conn, bytes: &[u8]) -> bool {
+    let mut list = SendList::new();
+    list.push_copy(bytes);
+    conn.send(list).await.is_ok()
+}
+
+/// One client: some requests on one connection.
+async fn client(shared: Rc<Shared>, address: std::net::SocketAddr, mut draw: fastrand::Rng) {
+    let Ok(stream) = stream::connect(address).await else {
+        assert!(shared.draining.get() || shared.links == Links::Random, "the gateway does not listen");
+        return;
+    };
+    let conn = Conn::Plain(stream);
+    let requests = draw.u32(1..=3);
+    let leaves = draw.u32(..4) == 0;
+    let pace = Pace {
+        bytes: (draw.u32(..3) == 0).then(|| draw.usize(64..4096)),
+        wait: if draw.u32(..4) == 0 { draw.u32(..10) * MS } else { Duration::ZERO },
+        stop_after: leaves.then(|| draw.u64(..5_000)),
+    };
+    let mut reader = Reader::new(&conn, pace);
+    for _ in 0..requests {
+        let plan = Plan::of(draw.u64(..));
+        let is_http10 = draw.u32(..8) == 0;
+        let request = request(&plan, is_http10, &mut draw);
+        let is_cut = leaves && draw.u32(..4) == 0;
+        let end = if is_cut { draw.usize(..request.len()) } else { request.len() };
+        if !put(&conn, &request[..end]).await || is_cut {
+            break;
+        }
+        // Impatient: it leaves while nothing, or not everything, has come.
+        let patience = if leaves && draw.bool() { draw.u32(..3000) * MS } else { 2 * GIVEN_UP };
+        let heard = match race(reader.answer(false), runtime::sleep(patience)).await {
+            First::One(heard) => heard,
+            First::Two(()) => {
+                assert!(leaves || shared.links == Links::Random, "no answer to {plan:?}");
+                break;
+            }
+        };
+        let Some(answer) = heard else {
+            // A cut is told to HTTP/1.0 by a reset, which may overtake all that was sent before.
+            let excused = leaves || shared.draining.get() || is_http10 && !plan.succeeds();
+            assert!(excused || shared.links == Links::Random, "not one byte came for {plan:?}");
+            break;
+        };
+        check_answer(&plan, &answer, is_http10, shared.links);
+        let goes_on = answer.whole && answer.end == End::Open && answer.field("connection") != Some("close");
+        if let Some(id) = own_id(&answer) {
+            shared.seen.borrow_mut().insert(id, (plan, answer));
+        }
+        if !goes_on {
+            break;
+        }
+    }
+    if draw.u32(..3) == 0 {
+        conn.reset_on_close();
+    }
+}
+
+fn own_id(answer: &Message) -> Option<String> {
+    answer.field("x-tollgate-request-id").or(answer.field("x-request-id")).map(str::to_string)
+}
+
+fn request(plan: &Plan, is_http10: bool, draw: &mut fastrand::Rng) -> Vec<u8> {
+    let (body, number) = (plan.body(), plan.number);
+    let path = if plan.is_passthrough { "/p/v1/chat/completions" } else { "/v1/chat/completions" };
+    let version = if is_http10 { "HTTP/1.0" } else { "HTTP/1.1" };
+    let head = format!(
+        "POST {path} {version}\r\nhost: gateway\r\nauthorization: Bearer {KEY}\r\ncontent-type: \
+         application/json\r\nx-plan: {number}\r\n"
+    );
+    if is_http10 || draw.bool() {
+        return format!("{head}content-length: {}\r\n\r\n{body}", body.len()).into_bytes();
+    }
+    let mut all = format!("{head}transfer-encoding: chunked\r\n\r\n");
+    let mut rest = &body[..];
+    while !rest.is_empty() {
+        let (piece, behind) = rest.split_at(draw.usize(1..=10_000).min(rest.len()));
+        all += &format!("{:x}\r\n{piece}\r\n", piece.len());
+        rest = behind;
+    }
+    (all + "0\r\n\r\n").into_bytes()
+}
+
+/// What a client got against what is true.
+fn check_answer(plan: &Plan, answer: &Message, is_http10: bool, links: Links) {
+    let status = answer.status();
+    let context =
+        || format!("{} of {plan:?}, http/1.0 {is_http10}: {:?} {}", answer.start, answer.end, answer.whole);
+    // A streamed upload cannot be repeated where its pooled connection turns out to be closed.
+    // The reset that cuts an answer may overtake all of it.
+    let is_stale = links != Links::Calm && (plan.is_passthrough || !plan.succeeds()) && status == 502;
+    let is_disturbed = links == Links::Random || is_http10 && !plan.succeeds() || is_stale;
+    if answer.end != End::Stopped && !is_disturbed {
+        assert_eq!(status, plan.status(), "{} {}", context(), answer.body.escape_ascii());
+        assert_eq!(answer.whole, plan.succeeds() || status != 200, "{}", context());
+    }
+    match status {
+        200 => {
+            let body = String::from_utf8_lossy(&answer.body).replace(": heartbeat\n\n", "");
+            let shown = String::from_utf8_lossy(&plan.shown);
+            if answer.whole {
+                assert!(*body == *shown, "whole, but not all or not the truth: {}", context());
+                return;
+            }
+            // A cut may be told by an error event of ours, itself perhaps cut, behind whole events.
+            let same = body.bytes().zip(shown.bytes()).take_while(|(a, b)| a == b).count();
+            let event =
+                body.as_bytes()[..same].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let heard = String::from_utf8_lossy(&body.as_bytes()[event..]);
+            // Of a CRLF that ends an event the CR may be all that came; it ends the event alone.
+            let heard = heard.trim_start_matches('\r');
+            let is_told = ["data: {\"error\"", ": heartbeat\n"].iter().any(|ours| {
+                let len = heard.len().min(ours.len());
+                heard.as_bytes()[..len] == ours.as_bytes()[..len]
+            });
+            assert!(same == body.len() || is_told, "no prefix of the truth: {}\n{heard}", context());
+        }
+        502 | 504 | 503 | 408 => {
+            assert!(!answer.whole || answer.json()["error"]["code"].is_string(), "{}", context());
+        }
+        0 => assert!(!answer.whole, "{}", context()),
+        _ => {
+            assert!(plan.fault == Fault::Status(status), "{}", context());
+            assert!(plan.error(status).starts_with(answer.text()), "{}", context());
+        }
+    }
+}
+
+/// What the access log says against what clients saw.
+fn check_records(gateway: &Gateway, shared: &Shared) -> BTreeMap<String, u64> {
+    let mut told = BTreeMap::new();
+    let mut seen = shared.seen.take();
+    for record in gateway.records() {
+        let ended = record["ended"].as_str().expect("a word");
+        *told.entry(ended.to_string()).or_default() += 1;
+        let total = record["total_us"].as_u64().expect("a time");
+        assert!(total < GIVEN_UP.as_micros() as u64, "{record}");
+        let Some((plan, answer)) = seen.remove(record["id"].as_str().expect("an id")) else { continue };
+        assert_eq!(record["status"], answer.status(), "{record}");
+        if !answer.whole {
+            continue;
+        }
+        assert!(matches!(ended, "whole" | "refused"), "the client has it whole: {record}");
+        if ended == "whole" && answer.status() == 200 {
+            assert_eq!(
+                record["bytes_out"].as_u64().map(|n| n >= plan.shown.len() as u64),
+                Some(true),
+                "{record}"
+            );
+            assert_eq!(
+                (&record["usage"], &record["input_tokens"]),
+                (&"provider".into(), &5.into()),
+                "{record}"
+            );
+        }
+    }
+    // A head that came too slowly is answered before there is an exchange.
+    seen.retain(|_, (_, answer)| answer.status() != 408);
+    assert!(seen.is_empty(), "answers without a record: {:?}", seen.keys());
+    told
+}
