@@ -33,7 +33,7 @@ pub(super) struct FieldLine {
     pub(super) underscore: bool,
 }
 
-#[inline]
+#[inline(always)]
 pub(super) fn field_line(
     line: &[u8],
     name_max: usize,
@@ -62,6 +62,7 @@ pub(super) fn field_line(
 }
 
 /// Where the token at the start of a line ends, and whether a `_` is in it.
+#[inline(always)]
 fn name_end(line: &[u8]) -> (usize, bool) {
     let mut end = name_run(line);
     let mut seen = 0;
@@ -89,7 +90,7 @@ pub(super) enum Known {
 }
 
 /// `name` is a token.
-#[inline]
+#[inline(always)]
 pub(super) fn known(name: &[u8]) -> Known {
     // Length and first letter tell nearly all other names apart, at a fraction of a comparison's cost.
     let (is_same, field) = match (name.len(), name.first().map(|first| first | 0x20)) {
@@ -106,7 +107,7 @@ pub(super) fn known(name: &[u8]) -> Known {
 
 /// Comparison in any case with a lower-case spelling of letters and `-`, without a branch per byte. Setting
 /// bit 5 folds case; what else it would fold onto such a spelling are controls, which no token holds.
-#[inline]
+#[inline(always)]
 fn is_token_spelt<const N: usize>(token: &[u8], spelling: &[u8; N]) -> bool {
     let Ok(token) = <&[u8; N]>::try_from(token) else { return false };
     token.iter().zip(spelling).fold(0, |difference, (a, b)| difference | ((a | 0x20) ^ b)) == 0

@@ -1,10 +1,12 @@
 //! Which fields end at this hop: `Connection`, what it names, and the fields that never travel further.
 //!
 //! Input: `Connection` values, field names. Output: `ConnectionOptions`, and one function for both
-//! directions. Limits: `CONNECTION_OPTIONS_MAX` options a message. Errors: an option that is no token; too
-//! many; an option that names `Content-Length` or `Host`: dropping these because a peer asked for it would
-//! change where the next message starts or whom it is for. `Transfer-Encoding` may be named: it is
-//! hop-by-hop, and some content networks do. Source: RFC 9110 section 7.6.1.
+//! directions.
+//! Limits: `CONNECTION_OPTIONS_MAX` options a message.
+//! Errors: an option that is no token; too many; an option that names `Content-Length` or `Host`: dropping
+//! these because a peer asked for it would change where the next message starts or whom it is for.
+//! `Transfer-Encoding` may be named: it is hop-by-hop, and some content networks do.
+//! Source: RFC 9110 section 7.6.1.
 
 use super::syntax::{is_token, members};
 

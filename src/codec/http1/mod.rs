@@ -10,7 +10,7 @@
 //! | `chunked` | the chunked coding, decoded piece by piece; extensions and trailers are dropped |
 //! | `write` | heads and chunk framing as bytes; CR, LF and NUL never get out |
 //! | `hop` | `Connection` options and which fields end at this hop |
-//! | `fields`, `lines`, `syntax`, `simd` | field lines, line ends, characters, byte searches: both directions |
+//! | `fields`, `lines`, `syntax`, `simd` | field lines, line ends, characters, byte searches: for both |
 //!
 //! Limits: `HeadLimits` for heads, the constants of `chunked` for chunk lines and trailers.
 //! Errors: `Refusal` is the client's fault and carries the status to answer with; `BadResponse` and a
