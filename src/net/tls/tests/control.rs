@@ -2,11 +2,12 @@
 
 use super::authority::{Authority, NAME};
 use super::peer::{Ours, Pair, joined, list_of, only_client, ours_reads, sealed};
-use crate::net::page::PAGE_BYTES;
+use crate::net::page::{PAGE_BYTES, rented_pages};
 use crate::net::stream::Received;
 use crate::net::tls::record::{ALERT, APPLICATION_DATA, HANDSHAKE, PLAIN_MAX, RECORD_MAX};
 use crate::net::tls::session::{HANDSHAKE_MAX, IN_A_ROW_MAX, Session};
 use crate::net::tls::{ClientSide, Kind, Version, in_memory, server_name};
+use proptest::prelude::*;
 use rustls::{AlertDescription, CipherSuite, Error};
 
 const CHANGE_CIPHER_SPEC: u8 = 20;
@@ -273,4 +274,41 @@ fn ticket(len: usize) -> Vec<u8> {
     message.extend(&u32::try_from(body.len()).expect("a length").to_be_bytes()[1..]);
     message.append(&mut body);
     message
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn whatever_a_peer_with_the_keys_sends_only_its_data_before_the_first_fault_is_read(
+        version in 0..2_usize,
+        sent in prop::collection::vec((0..8_u8, prop::collection::vec(any::<u8>(), 0..12)), 0..12),
+        chunk in 1..200_usize,
+    ) {
+        let authority = Authority::new();
+        let (mut client, mut server) = sessions(&authority, SUITES[version].1);
+        let (mut data, mut records) = (Vec::new(), Vec::new());
+        for (choice, bytes) in sent {
+            let (kind, content) = match choice {
+                0 => (ALERT, vec![1, 90]),
+                1 => (ALERT, bytes),
+                2 => (HANDSHAKE, vec![24, 0, 0, 1, bytes.len() as u8 % 3]),
+                3 => (HANDSHAKE, bytes),
+                4 => (bytes.first().copied().unwrap_or(0), bytes),
+                _ => (APPLICATION_DATA, bytes),
+            };
+            if kind == APPLICATION_DATA {
+                data.extend_from_slice(&content);
+            }
+            records.append(&mut joined(&client.seal_any(kind, &content)));
+            if choice == 2 {
+                // A server of TLS 1.2 refuses the update before new keys would matter.
+                let _ = client.renew_sealer();
+            }
+        }
+        let (read, end) = ours_reads(&mut server, &records, || chunk, || 5);
+        prop_assert!(data.starts_with(&read), "{:?} is read of {:?}", read, data);
+        prop_assert!(end.is_err() || matches!(end, Ok(Received::End)) || read == data);
+        prop_assert_eq!(rented_pages(), 0);
+    }
 }

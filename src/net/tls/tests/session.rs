@@ -117,7 +117,7 @@ fn a_record_that_was_changed_anywhere_is_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn whatever_happens_to_the_ciphertext_only_what_was_sent_is_read(
