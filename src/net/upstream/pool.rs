@@ -67,21 +67,35 @@ impl Pools {
         Pools { by_origin: RefCell::default(), counters, draining: Cell::new(false) }
     }
 
-    /// A connection to `origin` for one exchange. May be dropped while it waits.
+    /// A connection to `origin` for one exchange: the one that was idle last, or a new one. May be dropped
+    /// while it waits.
     pub async fn checkout(&self, origin: &Arc<Origin>) -> Result<Lease, ConnectFailure> {
         let pool = self.pool(origin);
-        let (slot, idle) = match pool.take()? {
+        let (slot, idle) = match pool.take(Wanted::IdleFirst)? {
             Taken::Turn(slot, idle) => (slot, idle),
             // Boxed, as below.
-            Taken::Wait(ticket) => {
-                Box::pin(wait(ticket, &pool, origin.settings.limits.queue_timeout)).await?
-            }
+            Taken::Wait(ticket) => Box::pin(wait(ticket, origin)).await?,
         };
         match pool.lease_idle(slot, idle) {
             Ok(lease) => Ok(lease),
             // Boxed: it is rare, and its states would otherwise be part of every exchange that waits.
             Err(slot) => Box::pin(open(slot, origin)).await,
         }
+    }
+
+    /// A new connection to `origin`, for the second try of a request whose reused connection had been closed:
+    /// another idle one may have been closed as well. Where all are open, an idle one is closed for it.
+    pub async fn checkout_new(&self, origin: &Arc<Origin>) -> Result<Lease, ConnectFailure> {
+        let pool = self.pool(origin);
+        let (mut slot, idle) = match pool.take(Wanted::New)? {
+            Taken::Turn(slot, idle) => (slot, idle),
+            Taken::Wait(ticket) => Box::pin(wait(ticket, origin)).await?,
+        };
+        if idle.is_some() {
+            slot.disconnected();
+        }
+        drop(idle);
+        Box::pin(open(slot, origin)).await
     }
 
     /// Closes what was idle for too long or went stale, and forgets pools without use. To be called about
@@ -150,13 +164,10 @@ impl Deref for Lease {
     }
 }
 
-async fn wait(
-    ticket: Ticket,
-    pool: &Pool,
-    timeout: Duration,
-) -> Result<(Slot, Option<Conn>), ConnectFailure> {
+async fn wait(ticket: Ticket, origin: &Origin) -> Result<(Slot, Option<Conn>), ConnectFailure> {
+    let pool = Rc::clone(&ticket.pool);
     pool.counters.queued.add(1);
-    let deadline = Deadline::unset();
+    let (timeout, deadline) = (origin.settings.limits.queue_timeout, Deadline::unset());
     deadline.set(timeout);
     deadline.bound(ticket).await.map_err(|_| {
         pool.counters.queue_timeouts.add(1);
@@ -210,6 +221,13 @@ struct Idle {
     until: Instant,
 }
 
+/// What a checkout asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    IdleFirst,
+    New,
+}
+
 /// What a checkout got.
 enum Taken {
     /// The right to a connection, and an idle one where there is one.
@@ -223,12 +241,18 @@ impl Pool {
         Rc::new(Pool { state: RefCell::new(state), order: Order::default(), counters: Arc::clone(counters) })
     }
 
-    fn take(self: &Rc<Pool>) -> Result<Taken, ConnectFailure> {
-        if let Some((slot, conn)) = self.take_idle() {
+    fn take(self: &Rc<Pool>, wanted: Wanted) -> Result<Taken, ConnectFailure> {
+        let has_room = {
+            let state = self.state.borrow();
+            state.open < state.limits.connections_max
+        };
+        if (wanted == Wanted::IdleFirst || !has_room)
+            && let Some((slot, conn)) = self.take_idle()
+        {
             return Ok(Taken::Turn(slot, Some(conn)));
         }
         let mut state = self.state.borrow_mut();
-        if state.open < state.limits.connections_max {
+        if has_room {
             state.open += 1;
             self.counters.open.add(1);
             return Ok(Taken::Turn(Slot { pool: Some(Rc::clone(self)), connected: false }, None));

@@ -158,8 +158,16 @@ async fn exchanges(run: &Run, client: usize, mut draw: fastrand::Rng) {
             0 => Duration::from_micros(1 << draw.u32(..22)),
             _ => Duration::from_secs(300),
         };
-        let work = exchange(run, &tag, draw.fork());
-        match race(Box::pin(work), runtime::sleep(patience)).await {
+        let (work, limit) = (Box::pin(exchange(run, &tag, draw.fork())), runtime::sleep(patience));
+        // Asked first, the limit cancels even what is ready: a place in the queue whose turn has come.
+        let ended = match draw.bool() {
+            true => race(work, limit).await,
+            false => match race(limit, work).await {
+                First::One(()) => First::Two(()),
+                First::Two(result) => First::One(result),
+            },
+        };
+        match ended {
             First::One(Ok(())) => run.answers.set(run.answers.get() + 1),
             First::One(Err(_)) => run.errors.set(run.errors.get() + 1),
             First::Two(()) => {
@@ -175,7 +183,11 @@ async fn exchanges(run: &Run, client: usize, mut draw: fastrand::Rng) {
 
 async fn exchange(run: &Run, tag: &str, mut draw: fastrand::Rng) -> Result<(), Box<dyn std::error::Error>> {
     let deadline = Deadline::unset();
-    let lease = run.pools.checkout(&run.origin(&mut draw)).await?;
+    let origin = run.origin(&mut draw);
+    let lease = match draw.u32(..6) {
+        0 => run.pools.checkout_new(&origin).await?,
+        _ => run.pools.checkout(&origin).await?,
+    };
     assert!(run.counters.open.value() <= run.connections_max.get() as u64, "more open than allowed");
     let mut upstream = Http1Upstream::new(lease, Asked::Body);
     let size = if draw.u32(..16) == 0 { draw.usize(..80_000) } else { draw.usize(..200) };

@@ -1,7 +1,7 @@
 //! The pool against a scripted peer.
 
 use super::super::stage::{
-    self, Peer, hear, hear_end, on_each_driver, on_kernel_drivers, origin_at, pause, pools, say, until,
+    self, Peer, hear, hear_end, join, on_each_driver, on_kernel_drivers, origin_at, pause, pools, say, until,
 };
 use super::{Counters, Lease, Pools};
 use crate::base::error::Timer;
@@ -124,6 +124,30 @@ fn where_every_idle_connection_is_stale_a_new_one_is_opened() {
         assert!(!fresh.reused);
         leads_to(&fresh, &end).await;
         assert_eq!((counters.stale.value(), counters.open.value()), (2, 1));
+    });
+}
+
+#[test]
+fn a_new_connection_is_opened_beside_idle_ones_and_in_the_place_of_one_where_there_is_no_room() {
+    on_each_driver(async || {
+        for connections_max in [2, 1] {
+            let (peer, (pools, counters)) = (Peer::listen(), pools());
+            let origin = peer.origin(Limits { connections_max, ..Limits::default() });
+            let (lease, _idle_end) = pair(&pools, &origin, &peer).await;
+            lease.give_back();
+            let fresh = pools.checkout_new(&origin).await.expect("a new one");
+            assert!(!fresh.reused);
+            leads_to(&fresh, &peer.accept().await).await;
+            assert_eq!(counters.open.value(), connections_max as u64);
+            assert_eq!((counters.opened.value(), counters.reused.value()), (2, 0));
+            // In the queue, what comes back is closed for it too.
+            let other = pools.checkout(&origin).await;
+            let waiting = pools.checkout_new(&origin);
+            let (waiting, ()) = join(waiting, async { fresh.give_back() }).await;
+            assert!(!waiting.expect("another new one").reused);
+            assert_eq!((counters.opened.value(), counters.reused.value()), (3, connections_max as u64 - 1));
+            drop(other);
+        }
     });
 }
 
