@@ -203,6 +203,7 @@ impl Downstream {
                 return Err(BodyError::TooLarge);
             }
             if collected.bytes().is_empty() && self.is_body_read() {
+                self.release_used();
                 return Ok(piece);
             }
             self.make_room(&mut collected, piece.len(), bytes_max, permit)?;
@@ -210,6 +211,7 @@ impl Downstream {
             drop(piece);
             self.receive_into(&mut collected, bytes_max, permit).await?;
         }
+        self.release_used();
         let len = collected.bytes().len();
         Ok(collected.slice(0..len))
     }
@@ -337,6 +339,8 @@ impl Downstream {
         let whole = page.slice(self.start..self.start + length);
         self.start += length;
         self.body = Body::None;
+        // The body alone keeps the page now: while a stream runs, nothing does.
+        self.release_used();
         Some(whole)
     }
 
