@@ -181,14 +181,15 @@ async fn call_upstream(
     provider: &Provider,
     outgoing: &Outgoing,
 ) -> Result<(Answered, Source), Failed> {
+    let mut wanted = Wanted::Any;
     loop {
-        let mut exchange = checkout(call, provider).await?;
+        let mut exchange = checkout(call, provider, wanted).await?;
         let list = build(&call.head, provider, outgoing).map_err(Failed::Final)?;
         match send_and_read_head(&mut exchange, list, provider).await {
             Ok(answer) => return Ok((Answered::Upstream(answer), Source::Upstream(exchange))),
-            // Its peer closed it as the request went out: a fresh one is asked, once, since that is not
-            // reused.
-            Err(UpstreamError::NoAnswer) if exchange.is_reused() => {}
+            // Its peer closed it as the request went out: a new one is asked, once, since that is not reused.
+            // Another idle one could repeat the request for each that lies there.
+            Err(UpstreamError::NoAnswer) if exchange.is_reused() => wanted = Wanted::New,
             Err(error) => return Err(Failed::Final(call_error(provider, error))),
         }
     }
@@ -197,14 +198,30 @@ async fn call_upstream(
 /// A connection to the provider, for a request whose body is streamed.
 pub async fn open(call: &mut Call<'_>, provider: &Provider) -> Result<Box<upstream::Http1Upstream>, Stop> {
     call.exchange.attempts += 1;
-    checkout(call, provider).await.map_err(Stop::from)
+    checkout(call, provider, Wanted::Any).await.map_err(Stop::from)
 }
 
-async fn checkout(call: &mut Call<'_>, provider: &Provider) -> Result<Box<upstream::Http1Upstream>, Failed> {
+/// Which connection will do.
+#[derive(Clone, Copy)]
+enum Wanted {
+    Any,
+    /// One that carried nothing before.
+    New,
+}
+
+async fn checkout(
+    call: &mut Call<'_>,
+    provider: &Provider,
+    wanted: Wanted,
+) -> Result<Box<upstream::Http1Upstream>, Failed> {
     let origin = provider.origin.and_then(|at| call.snapshot.origins.get(at as usize));
     let origin =
         origin.ok_or_else(|| Failed::Final(Error::new(Kind::Internal, "the provider has no origin")))?;
-    let lease = call.worker.pools.checkout(origin).await.map_err(|failure| {
+    let lease = match wanted {
+        Wanted::Any => call.worker.pools.checkout(origin).await,
+        Wanted::New => call.worker.pools.checkout_new(origin).await,
+    };
+    let lease = lease.map_err(|failure| {
         let detail = format!("provider {}: {}", provider.name, failure.message);
         Failed::Unreached(Error::new(failure.kind(), detail))
     })?;
