@@ -3,20 +3,21 @@
 //! Source: OpenAI API reference, "Create chat completion" and "The chat completion chunk object", seen
 //! 2026-11.
 
-use super::{EventText, Facts, Frame, Mode, string_at};
+use super::{EventText, Facts, Frame, Mode, Usage, string_at};
 
 const CREATED: u64 = 1_760_000_000;
 
-pub fn request(model: &str, mode: Mode, prompt: &str, image: Option<&str>) -> String {
+pub fn request(model: &str, mode: Mode, usage: Usage, prompt: &str, image: Option<&str>) -> String {
     let content = match image {
         None => format!("\"{prompt}\""),
         Some(data) => format!(
             r#"[{{"type":"text","text":"{prompt}"}},{{"type":"image_url","image_url":{{"url":"data:image/png;base64,{data}"}}}}]"#
         ),
     };
-    let stream = match mode {
-        Mode::Whole => "",
-        Mode::Stream => r#","stream":true,"stream_options":{"include_usage":true}"#,
+    let stream = match (mode, usage) {
+        (Mode::Whole, _) => "",
+        (Mode::Stream, Usage::Asked) => r#","stream":true,"stream_options":{"include_usage":true}"#,
+        (Mode::Stream, Usage::LeftOut) => r#","stream":true"#,
     };
     format!(
         r#"{{"model":"{model}","messages":[{{"role":"system","content":"You are a helpful assistant."}},{{"role":"user","content":{content}}}],"max_completion_tokens":512,"temperature":0.7{stream}}}"#

@@ -33,6 +33,16 @@ pub enum Mode {
     Stream,
 }
 
+/// Does a streamed chat request ask for its usage? One that does not leaves that to the gateway, which hides
+/// the extra event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Usage {
+    #[default]
+    Asked,
+    LeftOut,
+}
+
 /// What an answer says about itself.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
@@ -119,10 +129,10 @@ impl Dialect {
         }
     }
 
-    /// A request body. `prompt` and `image` must need no JSON escaping.
-    pub fn request(self, model: &str, mode: Mode, prompt: &str, image: Option<&str>) -> String {
+    /// A request body. `prompt` and `image` must need no JSON escaping. Only chat has a say about `usage`.
+    pub fn request(self, model: &str, mode: Mode, usage: Usage, prompt: &str, image: Option<&str>) -> String {
         match self {
-            Self::Chat => chat::request(model, mode, prompt, image),
+            Self::Chat => chat::request(model, mode, usage, prompt, image),
             Self::Responses => responses::request(model, mode, prompt, image),
             Self::Messages => messages::request(model, mode, prompt, image),
             Self::Embeddings => embeddings::request(model, prompt),

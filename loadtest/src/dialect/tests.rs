@@ -1,7 +1,7 @@
 //! Every dialect: what the mock's side writes, the generator's side reads, also after a JSON writer re-spaced
 //! it.
 
-use super::{Dialect, EventText, Facts, Mode, is_true_at, string_at};
+use super::{Dialect, EventText, Facts, Mode, Usage, is_true_at, string_at};
 
 fn facts() -> Facts {
     Facts {
@@ -29,7 +29,7 @@ fn requests_are_json_and_name_model_prompt_and_mode() {
     for dialect in Dialect::ALL {
         for mode in [Mode::Whole, Mode::Stream] {
             for image in [None, Some("aGk=")] {
-                let body = dialect.request("m-1", mode, "hello there", image);
+                let body = dialect.request("m-1", mode, Usage::Asked, "hello there", image);
                 serde_json::from_str::<serde_json::Value>(&body).expect("valid JSON");
                 assert!(body.contains("hello there"), "{body}");
                 let path = dialect.path("m-1", mode);
@@ -39,6 +39,14 @@ fn requests_are_json_and_name_model_prompt_and_mode() {
                 assert_eq!(streams, mode == Mode::Stream && dialect != Dialect::Embeddings, "{path} {body}");
             }
         }
+    }
+}
+
+#[test]
+fn a_chat_stream_asks_for_usage_unless_it_is_left_out() {
+    for (usage, asks) in [(Usage::Asked, true), (Usage::LeftOut, false)] {
+        let body = Dialect::Chat.request("m", Mode::Stream, usage, "hello", None);
+        assert_eq!(is_true_at(body.as_bytes(), b"\"include_usage\""), asks, "{body}");
     }
 }
 

@@ -113,6 +113,10 @@ impl Server {
                 self.pump_or_end(place);
             }
         }
+        if !self.eager.is_empty() {
+            // In real-time scheduling a thread that has work never lets another of its core run.
+            rustix::thread::sched_yield();
+        }
         for place in std::mem::take(&mut self.eager) {
             if let Some(connection) = self.connections[place].as_mut().filter(|c| c.is_eager) {
                 connection.is_eager = false;

@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 pub use shape::Shape;
 
+use crate::dialect::Usage;
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
@@ -83,6 +85,9 @@ pub struct Load {
     pub body: Vec<Body>,
     #[serde(default)]
     pub prefix: Prefix,
+    /// Whether streamed chat requests ask for their usage.
+    #[serde(default)]
+    pub usage: Usage,
     /// Which of the keys given on the command line this load uses: the first `keys` of them.
     #[serde(default = "Load::keys_default")]
     pub keys: usize,

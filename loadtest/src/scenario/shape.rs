@@ -79,13 +79,13 @@ pub fn templates(load: &Load, keys: &[String]) -> Vec<Template> {
 pub fn template(load: &Load, shape: Shape, body: &Body, number: usize, key: &str) -> Template {
     let (dialect, mode) = shape.parts();
     let script = load.answer.script(NAME_MARK);
-    let empty = dialect.request(&load.model, mode, &script, body.image.then_some(""));
+    let empty = dialect.request(&load.model, mode, load.usage, &script, body.image.then_some(""));
     let room = body.bytes.saturating_sub(empty.len() + 1);
     let (words, image) = if body.image { (room.min(512), room.saturating_sub(512)) } else { (room, 0) };
     // The name stands at the end, so that a shared prefix is shared.
     let prompt = format!("{} {script}", prompt(words, number, load.prefix));
     let image = body.image.then(|| base64_noise(image));
-    let body = dialect.request(&load.model, mode, &prompt, image.as_deref());
+    let body = dialect.request(&load.model, mode, load.usage, &prompt, image.as_deref());
     let mut fields = vec![("content-type".to_owned(), "application/json".to_owned())];
     fields.extend(dialect.key_fields(key).into_iter().map(|(name, value)| (name.to_owned(), value)));
     Template {

@@ -123,7 +123,7 @@ impl Trial<'_> {
         let mut scenario = Scenario::parse(&text)?;
         scenario.load[0].shape = self.shape;
         if let Some(model) = &plan.model {
-            scenario.load[0].model.clone_from(model);
+            scenario.load.iter_mut().for_each(|load| load.model.clone_from(model));
         }
         Ok(scenario)
     }
