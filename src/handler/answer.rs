@@ -13,7 +13,7 @@ use crate::handler::reply::REQUEST_ID;
 use crate::handler::responses::Seal;
 use crate::handler::sink::{BodyLen, Sink};
 use crate::handler::source::{Next, Source, SourceError};
-use crate::handler::stages::StageRunner;
+use crate::handler::stages::{StageRunner, Whole};
 use crate::handler::tap::Tap;
 use crate::llm::dialect::Dialect;
 use crate::net::deadline::Deadline;
@@ -74,14 +74,16 @@ pub async fn relay(
         Kind::Staged(mut stages) => {
             let whole =
                 collect(&mut source, &mut tap, call.snapshot.limits.body_bytes_max, &limits, watch).await?;
-            let edited = stages.whole(&whole).unwrap_or(whole);
-            commit(call, sink, head, Some(BodyLen::Known(edited.len() as u64)));
-            sink.copy(&edited);
+            let Whole { body, ended } = stages.whole(whole);
+            let ended = ended.map_or(Ended::Whole, |_| Ended::Stage);
+            commit(call, sink, head, Some(BodyLen::Known(body.len() as u64)));
+            sink.copy(&body);
             sink.end().await?;
+            call.exchange.ended = ended;
             call.exchange.usage = tap.usage();
             call.exchange.bytes_out = sink.body_bytes();
             source.release();
-            return Ok(after(sink, Ended::Whole));
+            return Ok(after(sink, ended));
         }
     };
     // Of a stream of known length events may be hidden or added (heartbeat, error): its length says nothing.

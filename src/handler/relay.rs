@@ -288,8 +288,15 @@ impl Relay<'_, '_> {
             self.tap.end();
             if let Some(stages) = &mut events.stages {
                 let mut out = Vec::new();
-                stages.end(&rest, &mut out);
+                let ending = stages.end(&rest, &mut out);
+                if let Some(ending) = ending {
+                    let usage = events.usage_asked.then(|| self.tap.usage());
+                    stages.write_ending(ending, usage.as_ref(), &mut out);
+                }
                 self.sink.copy(&out);
+                if ending.is_some() {
+                    return Progress::StageEnded;
+                }
             } else {
                 self.sink.copy(&rest);
             }
@@ -314,13 +321,16 @@ impl Relay<'_, '_> {
 
     /// The upstream broke off. The client is told in the stream where events allow it, and sees its
     /// connection break in any case.
-    async fn cut(self, error: SourceError) -> Ended {
-        if let Body::Events(events) = &self.body
+    async fn cut(mut self, error: SourceError) -> Ended {
+        if let Body::Events(events) = &mut self.body
             && !events.in_pieces
         {
-            let mut out = Vec::new();
-            let state = StreamState::new();
-            events.dialect.stream_error(&error.for_client(), &self.exchange.id, &state, &mut out);
+            let (mut out, error, id) = (Vec::new(), error.for_client(), &self.exchange.id);
+            match &mut events.stages {
+                Some(stages) => stages.write_error(&error, id, &mut out),
+                // Nothing is observed where no stage may have to write: the error stands for itself.
+                None => events.dialect.stream_error(&error, id, &StreamState::new(), &mut out),
+            }
             self.sink.copy(&out);
         }
         // What came before the cut still goes out. That the client may be gone already changes nothing.
@@ -388,8 +398,12 @@ impl Relay<'_, '_> {
         let mut out = Vec::new();
         if now >= due.hold
             && let Some(stages) = &mut events.stages
+            && let Some(ending) = stages.release_all(&mut out)
         {
-            stages.release_all(&mut out);
+            let usage = events.usage_asked.then(|| self.tap.usage());
+            stages.write_ending(ending, usage.as_ref(), &mut out);
+            self.sink.copy(&out);
+            return Progress::StageEnded;
         }
         // Between events only: a heartbeat within one would become part of it.
         if now >= due.heartbeat && !events.in_pieces {

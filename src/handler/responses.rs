@@ -196,8 +196,8 @@ mod tests {
         let whole =
             r#"{"id":"resp_abc", "object":"response","previous_response_id":null,"output":[{"id":"msg_1"}]}"#;
         let mut runner = StageRunner::new(Dialect::OpenAiResponses, seal()).expect("a stage");
-        let edited = runner.whole(whole.as_bytes()).expect("an edit");
-        assert_eq!(String::from_utf8(edited).expect("text"), whole.replace("resp_abc", &id));
+        let edited = runner.whole(whole.as_bytes().to_vec());
+        assert_eq!(String::from_utf8(edited.body).expect("text"), whole.replace("resp_abc", &id));
         let event = "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"id\":\"resp_abc\",\
                      \"object\":\"response\",\"output\":[]}}\n\n";
         let mut runner = StageRunner::new(Dialect::OpenAiResponses, seal()).expect("a stage");

@@ -74,14 +74,11 @@ impl<'e> LaneView<'e> {
         self.replacement = Some(text);
     }
 
-    /// Makes the replacement the text; true where there was one.
-    pub fn settle(&mut self) -> bool {
-        let replaced = self.replacement.take();
-        let changed = replaced.as_ref().is_some_and(|text| **text != *self.text);
-        if let Some(text) = replaced {
+    /// Makes the replacement the text.
+    pub fn settle(&mut self) {
+        if let Some(text) = self.replacement.take() {
             self.text = Cow::Owned(text);
         }
-        changed
     }
 }
 
@@ -103,12 +100,14 @@ pub struct EventView<'e> {
 pub enum EventVerdict {
     /// It goes on, with what was replaced in it.
     Pass,
-    /// It does not go on.
+    /// It does not go on. A whole answer does, without texts and tool calls.
     Drop,
     /// It goes on with what was replaced; some text was kept back and is asked for with `release` at the
     /// latest then.
     Hold(Duration),
-    /// It goes on with what was replaced, then the stream ends.
+    /// It goes on with what was replaced, then the stream ends. A whole answer tells this as the reason of
+    /// every choice and loses its tool calls, as nobody can tell whether they stand before the end; texts
+    /// behind the end are the stage's to take out.
     End(Ending),
 }
 
@@ -125,6 +124,7 @@ pub trait EventStage {
     fn event(&mut self, event: &mut EventView<'_>) -> EventVerdict;
 
     /// Gives what is kept back of the lanes that `closes` covers: they end, or the time of the hold is over.
+    /// Asked behind the event that ends them.
     fn release(&mut self, closes: &Closes, released: &mut Vec<Released>);
 }
 

@@ -11,4 +11,6 @@ mod connections;
 mod lifecycle;
 mod passthrough;
 mod requests;
+mod stages;
+mod told;
 mod wire;

@@ -8,6 +8,7 @@
 //! editor could cut.
 //! Absent: signatures, redacted thinking, citations, what tools that the provider runs give back.
 
+use super::cut::{cut_elements, set, type_of};
 use super::lane::{Lane, LaneKind, Lanes, Part, index};
 use super::peek::{RequestFields, Streaming};
 use super::skeleton::{Kept, Reach, Texts};
@@ -18,6 +19,7 @@ use super::{Class, Usage, Wire};
 use crate::base::error::{Error, Kind as ErrorKind};
 use crate::base::id::RequestId;
 use crate::codec::json::{self, Kind, Value};
+use crate::codec::patch::Patches;
 
 pub(super) struct Anthropic;
 
@@ -102,21 +104,36 @@ impl Wire for Anthropic {
                 body.number("index", (*index).into());
             });
         }
-        let reason = match ending {
-            Ending::Length => "max_tokens",
-            Ending::ContentFilter => "refusal",
-            Ending::Stop => "end_turn",
-        };
-        typed(out, "message_delta", |body| {
-            body.object("delta", |delta| {
-                delta.text("stop_reason", reason).null("stop_sequence");
+        if !state.stopped {
+            typed(out, "message_delta", |body| {
+                body.object("delta", |delta| {
+                    delta.text("stop_reason", stop_reason(ending)).null("stop_sequence");
+                });
+                let written = usage.and_then(Usage::output_total).unwrap_or(0);
+                body.object("usage", |members| {
+                    members.number("output_tokens", written);
+                });
             });
-            let written = usage.and_then(Usage::output_total).unwrap_or(0);
-            body.object("usage", |members| {
-                members.number("output_tokens", written);
-            });
-        });
+        }
         typed(out, "message_stop", |_| {});
+    }
+
+    fn end_event(&self, ending: Ending, event_name: Option<&[u8]>, doc: Value<'_>, out: &mut Patches) {
+        if self.class(event_name, doc) == Class::Finish {
+            doc.get("delta").into_iter().for_each(|delta| self.end_whole(ending, delta, out));
+        }
+    }
+
+    fn end_whole(&self, ending: Ending, doc: Value<'_>, out: &mut Patches) {
+        set(doc, "stop_reason", format!("\"{}\"", stop_reason(ending)).as_bytes(), out);
+        set(doc, "stop_sequence", b"null", out);
+    }
+
+    fn cut_calls(&self, doc: Value<'_>, out: &mut Patches) {
+        let content = doc.get("content");
+        content.into_iter().for_each(|blocks| {
+            cut_elements(blocks, |block| type_of(block) == b"tool_use", out);
+        });
     }
 
     fn delta(&self, lane: Lane, text: &[u8], state: &StreamState, out: &mut Vec<u8>) -> bool {
@@ -154,6 +171,7 @@ impl Wire for Anthropic {
                 state.named(string("id"), string("model"));
             }
             b"content_block_start" => state.open_block(block),
+            b"message_delta" => state.stopped |= self.class(event_name, doc) == Class::Finish,
             b"content_block_stop" => state.blocks.retain(|open| *open != block),
             _ => {}
         }
@@ -193,6 +211,14 @@ impl Wire for Anthropic {
 
     fn heartbeat(&self, out: &mut Vec<u8>) {
         typed(out, "ping", |_| {});
+    }
+}
+
+fn stop_reason(ending: Ending) -> &'static str {
+    match ending {
+        Ending::Length => "max_tokens",
+        Ending::ContentFilter => "refusal",
+        Ending::Stop => "end_turn",
     }
 }
 

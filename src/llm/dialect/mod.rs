@@ -15,6 +15,7 @@
 //! Source: `../shared/wire/WIRE_FACTS.md`; OpenAI specification 2.3.0, Anthropic SDK types 2.11.0.
 
 mod anthropic;
+mod cut;
 mod lane;
 mod openai_chat;
 mod openai_chunk;
@@ -37,6 +38,7 @@ pub use usage::{Caching, Provenance, TOKENS_MAX, Usage};
 use crate::base::error::Error;
 use crate::base::id::RequestId;
 use crate::codec::json::{self, Value};
+use crate::codec::patch::Patches;
 use crate::codec::sse::{self, Framer};
 
 /// A wire format.
@@ -184,6 +186,30 @@ impl Dialect {
         self.wire().ending(ending, state, usage, out);
     }
 
+    /// Patches an event that a stream is to end with before the provider wants it: where it tells the
+    /// provider's reason, it tells the ending's. [`Dialect::ending`] follows it.
+    pub fn end_event(self, ending: Ending, event_name: Option<&[u8]>, data: &[u8], out: &mut Patches) {
+        if let Ok(doc) = json::root(data) {
+            self.wire().end_event(ending, event_name, doc, out);
+        }
+    }
+
+    /// Patches a whole answer that is to end before the provider ended it: the reason of every choice is the
+    /// ending's, tool calls are taken out.
+    pub fn end_whole(self, ending: Ending, body: &[u8], out: &mut Patches) {
+        if let Ok(doc) = json::root(body) {
+            self.wire().end_whole(ending, doc, out);
+            self.wire().cut_calls(doc, out);
+        }
+    }
+
+    /// Patches a whole answer: tool calls are taken out.
+    pub fn cut_calls(self, body: &[u8], out: &mut Patches) {
+        if let Ok(doc) = json::root(body) {
+            self.wire().cut_calls(doc, out);
+        }
+    }
+
     /// Appends the event that carries `text` on a lane, and observes it. False, and nothing is appended,
     /// where the lane's item is not open: held text has to be given out before what [`Dialect::closes`] it.
     pub fn delta(self, lane: Lane, text: &str, state: &mut StreamState, out: &mut Vec<u8>) -> bool {
@@ -243,6 +269,9 @@ trait Wire: Sync {
     fn error_body(&self, error: &Error, id: &RequestId, out: &mut Vec<u8>);
     fn stream_error(&self, error: &Error, id: &RequestId, state: &StreamState, out: &mut Vec<u8>);
     fn ending(&self, ending: Ending, state: &StreamState, usage: Option<&Usage>, out: &mut Vec<u8>);
+    fn end_event(&self, ending: Ending, event_name: Option<&[u8]>, doc: Value<'_>, out: &mut Patches);
+    fn end_whole(&self, ending: Ending, doc: Value<'_>, out: &mut Patches);
+    fn cut_calls(&self, doc: Value<'_>, out: &mut Patches);
     /// `text` is escaped.
     fn delta(&self, lane: Lane, text: &[u8], state: &StreamState, out: &mut Vec<u8>) -> bool;
     fn closes(&self, event_name: Option<&[u8]>, doc: Value<'_>) -> Closes;

@@ -7,10 +7,12 @@
 //! Absent: audio, log probabilities, the ids and names of tool calls. A server that gives all parallel calls
 //! the index 0 (older vLLM) has them in one lane.
 
+use super::cut::cut_members;
 use super::lane::{Lane, LaneKind, Lanes, Part, index};
 use super::openai_chunk::{
-    Form, NOTHING_USED, chunk_class, chunk_closes, chunk_head, chunk_usage, each_unfinished, error_body,
-    finish_reason, head, observe_chunk, refusing_state, stream_error, usage_and_done, usage_members,
+    Form, NOTHING_USED, Which, chunk_class, chunk_closes, chunk_head, chunk_usage, each_unfinished,
+    end_choices, error_body, finish_reason, head, observe_chunk, refusing_state, stream_error,
+    usage_and_done, usage_members,
 };
 use super::peek::{RequestFields, Streaming};
 use super::skeleton::{Kept, Reach, Texts};
@@ -20,6 +22,7 @@ use super::{Class, Usage, Wire};
 use crate::base::error::Error;
 use crate::base::id::RequestId;
 use crate::codec::json::{Kind, Value};
+use crate::codec::patch::Patches;
 
 pub(super) struct OpenAiChat;
 
@@ -85,6 +88,22 @@ impl Wire for OpenAiChat {
             });
         });
         usage_and_done(Form::Chat, state, usage, out);
+    }
+
+    fn end_event(&self, ending: Ending, _: Option<&[u8]>, doc: Value<'_>, out: &mut Patches) {
+        end_choices(ending, doc, Which::Finished, out);
+    }
+
+    fn end_whole(&self, ending: Ending, doc: Value<'_>, out: &mut Patches) {
+        end_choices(ending, doc, Which::All, out);
+    }
+
+    fn cut_calls(&self, doc: Value<'_>, out: &mut Patches) {
+        let choices =
+            doc.get("choices").into_iter().flat_map(|choices| choices.elements().map_while(Result::ok));
+        for message in choices.filter_map(|choice| choice.get("message")) {
+            cut_members(message, &["tool_calls", "function_call"], out);
+        }
     }
 
     fn delta(&self, lane: Lane, text: &[u8], state: &StreamState, out: &mut Vec<u8>) -> bool {

@@ -1,6 +1,7 @@
 //! What the older OpenAI dialects share (Chat, Completions, Embeddings): how a chunk ends, fails and counts,
 //! and how an error is written. Responses writes its errors likewise.
 
+use super::cut::set;
 use super::lane::index;
 use super::stream::{Closes, Ending, Refusal, StreamState};
 use super::usage::{Caching, Member, Members, Provenance};
@@ -9,6 +10,7 @@ use super::{Class, Usage};
 use crate::base::error::{Error, Kind as ErrorKind};
 use crate::base::id::RequestId;
 use crate::codec::json::{Kind, Value};
+use crate::codec::patch::Patches;
 use crate::codec::sse;
 
 /// The members of a chunk that decide what it is, found in one pass; the first of a name counts.
@@ -150,6 +152,26 @@ pub(super) fn finish_reason(ending: Ending) -> &'static str {
         Ending::Length => "length",
         Ending::ContentFilter => "content_filter",
         Ending::Stop => "stop",
+    }
+}
+
+/// Which choices of a document an early ending concerns.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    All,
+    /// Those that it finishes.
+    Finished,
+}
+
+/// Gives choices the ending's reason.
+pub(super) fn end_choices(ending: Ending, doc: Value<'_>, which: Which, out: &mut Patches) {
+    let reason = format!("\"{}\"", finish_reason(ending));
+    let choices = doc.get("choices").into_iter().flat_map(|choices| choices.elements().map_while(Result::ok));
+    for choice in choices {
+        let finishes = choice.get("finish_reason").is_some_and(|reason| !reason.is_null());
+        if finishes || which == Which::All {
+            set(choice, "finish_reason", reason.as_bytes(), out);
+        }
     }
 }
 

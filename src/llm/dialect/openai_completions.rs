@@ -4,8 +4,9 @@
 
 use super::lane::{Lane, LaneKind, Lanes, Part, index};
 use super::openai_chunk::{
-    Form, NOTHING_USED, chunk_class, chunk_closes, chunk_head, chunk_usage, each_unfinished, error_body,
-    finish_reason, head, observe_chunk, refusing_state, stream_error, usage_and_done, usage_members,
+    Form, NOTHING_USED, Which, chunk_class, chunk_closes, chunk_head, chunk_usage, each_unfinished,
+    end_choices, error_body, finish_reason, head, observe_chunk, refusing_state, stream_error,
+    usage_and_done, usage_members,
 };
 use super::peek::{RequestFields, Streaming};
 use super::skeleton::{Kept, Reach, Texts};
@@ -15,6 +16,7 @@ use super::{Class, Usage, Wire};
 use crate::base::error::Error;
 use crate::base::id::RequestId;
 use crate::codec::json::{self, Value};
+use crate::codec::patch::Patches;
 
 pub(super) struct OpenAiCompletions;
 
@@ -74,6 +76,16 @@ impl Wire for OpenAiCompletions {
         each_unfinished(state, |index| chunk(state, index, b"", Some(finish_reason(ending)), out));
         usage_and_done(Form::Completions, state, usage, out);
     }
+
+    fn end_event(&self, ending: Ending, _: Option<&[u8]>, doc: Value<'_>, out: &mut Patches) {
+        end_choices(ending, doc, Which::Finished, out);
+    }
+
+    fn end_whole(&self, ending: Ending, doc: Value<'_>, out: &mut Patches) {
+        end_choices(ending, doc, Which::All, out);
+    }
+
+    fn cut_calls(&self, _: Value<'_>, _: &mut Patches) {}
 
     fn delta(&self, lane: Lane, text: &[u8], state: &StreamState, out: &mut Vec<u8>) -> bool {
         let finished = state.choices.iter().any(|choice| choice.index == lane.choice && choice.finished);

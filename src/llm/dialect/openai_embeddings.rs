@@ -9,6 +9,7 @@ use super::{Class, Usage, Wire};
 use crate::base::error::{Error, Kind as ErrorKind};
 use crate::base::id::RequestId;
 use crate::codec::json::Value;
+use crate::codec::patch::Patches;
 
 pub(super) struct OpenAiEmbeddings;
 
@@ -53,6 +54,12 @@ impl Wire for OpenAiEmbeddings {
     }
 
     fn ending(&self, _: Ending, _: &StreamState, _: Option<&Usage>, _: &mut Vec<u8>) {}
+
+    fn end_event(&self, _: Ending, _: Option<&[u8]>, _: Value<'_>, _: &mut Patches) {}
+
+    fn end_whole(&self, _: Ending, _: Value<'_>, _: &mut Patches) {}
+
+    fn cut_calls(&self, _: Value<'_>, _: &mut Patches) {}
 
     fn delta(&self, _: Lane, _: &[u8], _: &StreamState, _: &mut Vec<u8>) -> bool {
         false

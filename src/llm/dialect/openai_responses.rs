@@ -9,6 +9,7 @@
 //! both are lanes of kind `Reasoning`.
 //! Absent: audio, what tools that the provider runs give back, partial images.
 
+use super::cut::{cut_elements, type_of};
 use super::lane::{Lane, LaneKind, Lanes, Part, index};
 use super::openai_chunk::error_body;
 use super::peek::{RequestFields, Streaming};
@@ -19,6 +20,7 @@ use super::{Class, Usage, Wire, openai_responses_write as write};
 use crate::base::error::Error;
 use crate::base::id::RequestId;
 use crate::codec::json::{Kind, Value};
+use crate::codec::patch::Patches;
 
 pub(super) struct OpenAiResponses;
 
@@ -132,6 +134,20 @@ impl Wire for OpenAiResponses {
         write::ending(ending, state, usage, out);
     }
 
+    /// The reason stands in the last event alone, in whose place the ending is written.
+    fn end_event(&self, _: Ending, _: Option<&[u8]>, _: Value<'_>, _: &mut Patches) {}
+
+    fn end_whole(&self, ending: Ending, doc: Value<'_>, out: &mut Patches) {
+        write::end_whole(ending, doc, out);
+    }
+
+    fn cut_calls(&self, doc: Value<'_>, out: &mut Patches) {
+        let output = doc.get("output");
+        output.into_iter().for_each(|items| {
+            cut_elements(items, |item| CALLS.contains(&type_of(item)), out);
+        });
+    }
+
     fn delta(&self, lane: Lane, text: &[u8], state: &StreamState, out: &mut Vec<u8>) -> bool {
         write::delta(lane, text, state, out)
     }
@@ -161,6 +177,16 @@ impl Wire for OpenAiResponses {
         write::refusal_stream(self, refusal, out);
     }
 }
+
+/// Items that ask the client to do something; those that the provider has done itself are no such.
+const CALLS: [&[u8]; 6] = [
+    b"function_call",
+    b"custom_tool_call",
+    b"computer_call",
+    b"local_shell_call",
+    b"shell_call",
+    b"apply_patch_call",
+];
 
 const MEMBERS: &Members = &[
     ("input_tokens", None, Member::Input),

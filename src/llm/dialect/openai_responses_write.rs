@@ -6,6 +6,7 @@
 //! the deltas has the text. Events that are inserted take the next sequence number, so the provider's later
 //! ones repeat a number; the SDKs do not look at it.
 
+use super::cut::{set, type_of};
 use super::lane::{Lane, LaneKind, Lanes, Part, index};
 use super::openai_chunk::{NOTHING_USED, error_object};
 use super::openai_responses::{REASONING_CONTENT, event_type};
@@ -15,6 +16,7 @@ use super::{Usage, Wire};
 use crate::base::error::Error;
 use crate::base::id::RequestId;
 use crate::codec::json::{self, Value};
+use crate::codec::patch::Patches;
 
 /// An event under way: its type, and the sequence number that it takes.
 fn numbered(out: &mut Vec<u8>, name: &str, sequence: &mut u64, fill: impl FnOnce(&mut Object<'_>)) {
@@ -46,13 +48,7 @@ pub(super) fn stream_error(error: &Error, id: &RequestId, state: &StreamState, o
 }
 
 pub(super) fn ending(ending: Ending, state: &StreamState, usage: Option<&Usage>, out: &mut Vec<u8>) {
-    let (name, status, details): (_, &[u8], &[u8]) = match ending {
-        Ending::Stop => ("response.completed", b"\"completed\"", b"null"),
-        Ending::Length => ("response.incomplete", b"\"incomplete\"", b"{\"reason\":\"max_output_tokens\"}"),
-        Ending::ContentFilter => {
-            ("response.incomplete", b"\"incomplete\"", b"{\"reason\":\"content_filter\"}")
-        }
-    };
+    let (name, status, details) = told(ending);
     let mut sequence = state.sequence;
     let mut output: Vec<(u32, Vec<u8>)> = Vec::new();
     if !state.lossy {
@@ -79,6 +75,26 @@ pub(super) fn ending(ending: Ending, state: &StreamState, usage: Option<&Usage>,
     numbered(out, name, &mut sequence, |body| {
         body.raw("response", &with(response, &changed));
     });
+}
+
+/// The last event's name, the status and `incomplete_details`.
+fn told(ending: Ending) -> (&'static str, &'static [u8], &'static [u8]) {
+    match ending {
+        Ending::Stop => ("response.completed", b"\"completed\"", b"null"),
+        Ending::Length => ("response.incomplete", b"\"incomplete\"", b"{\"reason\":\"max_output_tokens\"}"),
+        Ending::ContentFilter => {
+            ("response.incomplete", b"\"incomplete\"", b"{\"reason\":\"content_filter\"}")
+        }
+    }
+}
+
+/// Gives a whole response the status of an ending, its messages too.
+pub(super) fn end_whole(ending: Ending, doc: Value<'_>, out: &mut Patches) {
+    let (_, status, details) = told(ending);
+    set(doc, "status", status, out);
+    set(doc, "incomplete_details", details, out);
+    let items = doc.get("output").into_iter().flat_map(|items| items.elements().map_while(Result::ok));
+    items.filter(|item| type_of(*item) == b"message").for_each(|item| set(item, "status", status, out));
 }
 
 /// Writes the events that close an item and its texts; returns the item as the last of them gives it.

@@ -86,6 +86,8 @@ pub struct StreamState {
     pub(super) reasoning_name: Option<&'static str>,
     /// Content blocks that are open (Anthropic).
     pub(super) blocks: SmallVec<[u32; 2]>,
+    /// The reason why the answer stopped has been told (Anthropic).
+    pub(super) stopped: bool,
     /// Index of the next block (Anthropic).
     pub(super) block_next: u32,
     /// Number of the next event (Responses).
