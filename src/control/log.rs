@@ -1,33 +1,110 @@
-//! The access log's writer: empties the workers' rings and appends to stdout or a file.
+//! The access log: a thread that empties the workers' rings and appends to stdout or a file.
 //!
-//! It runs on control, so a slow disk delays nothing but the log: the rings fill, and what does not fit is
-//! counted by the workers. A file is opened anew on SIGUSR1, after a rotation. A write that fails is counted
-//! and told once until one succeeds again.
+//! The thread is the only one that waits for a slow disk or for a reader of stdout that is stuck: the rings
+//! fill, what does not fit is counted by the workers, and control goes on. A file is opened anew on SIGUSR1,
+//! after a rotation. A write that fails is counted and told once until one succeeds again.
+//! Limits: `ORDERS_MAX` orders wait for a stuck thread, more are refused and told.
 
+use crate::control::tell::tell;
 use crate::handler::snapshot::AccessLog;
 use crate::server::LogRings;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
 
-/// The writer.
-pub struct AccessLogWriter {
+const ORDERS_MAX: usize = 16;
+/// The rings are emptied often while there is traffic and seldom without: a wake-up costs, too.
+const EVERY: Duration = Duration::from_millis(10);
+const EVERY_IDLE: Duration = Duration::from_millis(100);
+
+/// The thread, seen from control.
+pub struct AccessLogThread {
+    orders: SyncSender<Order>,
+    ended: Receiver<()>,
+    lines_lost: Arc<AtomicU64>,
+}
+
+enum Order {
+    Reopen(AccessLog),
+    End,
+}
+
+impl AccessLogThread {
+    /// A thread that writes what comes from `rings`. Errors: the file cannot be opened, no thread.
+    pub fn start(rings: LogRings, target: AccessLog) -> io::Result<AccessLogThread> {
+        let lines_lost = Arc::new(AtomicU64::new(0));
+        let mut writer = AccessLogWriter::new(rings, target, Arc::clone(&lines_lost))?;
+        let (orders, taken) = sync_channel(ORDERS_MAX);
+        let (end, ended) = sync_channel(1);
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || {
+            writer.follow(&taken);
+            let _ = end.send(());
+        })?;
+        Ok(AccessLogThread { orders, ended, lines_lost })
+    }
+
+    /// Writes to another target from now on, or to the same one opened anew. Where it cannot be opened, that
+    /// is told and the old one stays.
+    pub fn reopen(&self, target: &AccessLog) {
+        if self.orders.try_send(Order::Reopen(target.clone())).is_err() {
+            tell("tollgate: the access log is stuck in a write and cannot be opened anew now");
+        }
+    }
+
+    /// Writes what is left, for `time_max` at most. False: not all could be written in it.
+    pub fn end(&self, time_max: Duration) -> bool {
+        self.orders.try_send(Order::End).is_ok() && self.ended.recv_timeout(time_max).is_ok()
+    }
+
+    /// Lines that could not be written.
+    pub fn lines_lost(&self) -> u64 {
+        self.lines_lost.load(Relaxed)
+    }
+}
+
+struct AccessLogWriter {
     rings: LogRings,
     target: AccessLog,
     file: Option<File>,
     failing: bool,
-    /// Lines that could not be written.
-    pub lines_lost: u64,
+    lines_lost: Arc<AtomicU64>,
 }
 
 impl AccessLogWriter {
     /// A writer that reads from `rings`. Errors: the file cannot be opened.
-    pub fn new(rings: LogRings, target: AccessLog) -> io::Result<AccessLogWriter> {
+    fn new(rings: LogRings, target: AccessLog, lines_lost: Arc<AtomicU64>) -> io::Result<AccessLogWriter> {
         let file = open(&target)?;
-        Ok(AccessLogWriter { rings, target, file, failing: false, lines_lost: 0 })
+        Ok(AccessLogWriter { rings, target, file, failing: false, lines_lost })
+    }
+
+    /// Writes until it is told to end, or control is gone.
+    fn follow(&mut self, orders: &Receiver<Order>) {
+        let mut pause = EVERY;
+        loop {
+            match orders.recv_timeout(pause) {
+                Ok(Order::Reopen(target)) => {
+                    if let Err(error) = self.reopen(&target) {
+                        tell(format_args!(
+                            "tollgate: cannot open the access log {error}; the old one is written on"
+                        ));
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Order::End) | Err(RecvTimeoutError::Disconnected) => {
+                    self.drain();
+                    return;
+                }
+            }
+            pause = if self.drain() { EVERY } else { (pause * 2).min(EVERY_IDLE) };
+        }
     }
 
     /// Writes to another target from now on, or to the same one opened anew. On an error the old one stays.
-    pub fn reopen(&mut self, target: &AccessLog) -> io::Result<()> {
+    fn reopen(&mut self, target: &AccessLog) -> io::Result<()> {
         self.drain();
         self.file = open(target)?;
         self.target = target.clone();
@@ -35,13 +112,16 @@ impl AccessLogWriter {
     }
 
     /// Writes what the rings hold; true where there was something.
-    pub fn drain(&mut self) -> bool {
+    fn drain(&mut self) -> bool {
         let mut any = false;
         for at in 0..self.rings.len() {
             let waiting = self.rings[at].slots();
             let Ok(chunk) = self.rings[at].read_chunk(waiting) else { continue };
             let (first, second) = chunk.as_slices();
-            any |= !first.is_empty();
+            if first.is_empty() {
+                continue;
+            }
+            any = true;
             let written = match (&self.target, &mut self.file) {
                 (AccessLog::Off, _) => Ok(()),
                 (_, Some(file)) => write_both(file, first, second),
@@ -55,11 +135,11 @@ impl AccessLogWriter {
             match written {
                 Ok(()) => self.failing = false,
                 Err(error) => {
-                    self.lines_lost += lines;
+                    self.lines_lost.fetch_add(lines, Relaxed);
                     if !std::mem::replace(&mut self.failing, true) {
-                        eprintln!(
+                        tell(format_args!(
                             "tollgate: the access log cannot be written: {error}; lines are lost until it can"
-                        );
+                        ));
                     }
                 }
             }
@@ -76,7 +156,11 @@ fn write_both(out: &mut impl Write, first: &[u8], second: &[u8]) -> io::Result<(
 
 fn open(target: &AccessLog) -> io::Result<Option<File>> {
     match target {
-        AccessLog::File(path) => OpenOptions::new().create(true).append(true).open(path).map(Some),
+        AccessLog::File(path) => {
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            file.map(Some)
+                .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+        }
         AccessLog::Stdout | AccessLog::Off => Ok(None),
     }
 }
@@ -85,6 +169,7 @@ fn open(target: &AccessLog) -> io::Result<Option<File>> {
 mod tests {
     use super::AccessLogWriter;
     use crate::handler::snapshot::AccessLog;
+    use std::sync::Arc;
 
     #[test]
     fn records_reach_the_file_in_order_and_a_moved_file_is_left_behind_on_reopen() {
@@ -93,7 +178,8 @@ mod tests {
         let path = dir.join("access.log");
         let (mut producer, consumer) = rtrb::RingBuffer::new(64);
         let target = AccessLog::File(path.clone());
-        let mut writer = AccessLogWriter::new(vec![consumer], target.clone()).expect("a writer");
+        let mut writer =
+            AccessLogWriter::new(vec![consumer], target.clone(), Arc::default()).expect("a writer");
         let mut push = |text: &str| text.bytes().for_each(|byte| producer.push(byte).expect("room"));
         push("one\n");
         assert!(writer.drain() && !writer.drain());

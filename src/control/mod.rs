@@ -7,3 +7,4 @@ pub mod metrics;
 pub mod log;
 pub mod names;
 pub mod watch;
+pub mod tell;

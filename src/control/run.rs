@@ -1,7 +1,7 @@
 //! Runs the gateway: loads the config, starts workers, then follows signals, files and names until the drain
 //! has ended.
 //!
-//! Control is one thread with a tokio runtime of its own; whatever may block or wait for long happens here.
+//! Control is one thread with a tokio runtime of its own, and one more that writes the access log.
 //! SIGHUP or a change of a watched file: load again, publish, or say why not and go on with the old
 //! generation. SIGUSR1: open the log anew. SIGTERM, SIGINT: readiness falls, workers stop accepting and end
 //! when their last request has; a second one ends the process at once. Errors: `RunError`, before anything
@@ -11,9 +11,10 @@ use crate::base::secret::Secret;
 use crate::control::admin::{Admin, Pages};
 use crate::control::config::problem::Problem;
 use crate::control::config::{self, Loaded, Mode, Process, Surroundings};
-use crate::control::log::AccessLogWriter;
+use crate::control::log::AccessLogThread;
 use crate::control::metrics::{self, Scrape};
 use crate::control::names::Names;
+use crate::control::tell::tell;
 use crate::control::watch::Watched;
 use crate::handler::facts::Counters;
 use crate::handler::series::Registry;
@@ -82,9 +83,13 @@ pub fn run(origin: &dyn Origin, ready: impl FnOnce(&Ready)) -> Result<(), RunErr
     let runtime =
         runtime.map_err(|error| RunError::Start(format!("the control thread cannot start: {error}")))?;
     LocalSet::new().block_on(&runtime, async {
+        let signals =
+            Signals::new().map_err(|error| RunError::Start(format!("signals cannot be handled: {error}")))?;
+        let files = raise_file_limit();
         let (control, workers) = Control::start(origin).await?;
         let control = Rc::new(control);
         let admin = control.admin().await?;
+        tell_file_limit(files);
         ready(&Ready {
             listeners: control.addresses.clone(),
             admin: admin.as_ref().map(|(_, address)| address.clone()),
@@ -95,7 +100,7 @@ pub fn run(origin: &dyn Origin, ready: impl FnOnce(&Ready)) -> Result<(), RunErr
             tokio::task::spawn_local(admin.serve(Rc::clone(&control) as Rc<dyn Pages>));
         }
         tokio::task::spawn_local(Rc::clone(&control).resolve());
-        control.follow(origin, workers).await
+        control.follow(origin, workers, signals).await
     })
 }
 
@@ -104,7 +109,7 @@ struct Control {
     live: Live,
     shared: Arc<Shared>,
     registry: RefCell<Registry>,
-    log: RefCell<AccessLogWriter>,
+    log: AccessLogThread,
     watched: RefCell<Watched>,
     effective: RefCell<String>,
     stale: Cell<bool>,
@@ -139,7 +144,6 @@ impl Surroundings for Live {
 
 impl Control {
     async fn start(origin: &dyn Origin) -> Result<(Control, Workers), RunError> {
-        raise_file_limit();
         let live = Live::default();
         let loaded = origin.load(&live).map_err(RunError::Config)?;
         tell_warnings(&loaded.warnings);
@@ -163,13 +167,13 @@ impl Control {
         let mut workers = server::start(&shared, bound, wish).map_err(started)?;
         let driver = workers.choices.first().map_or("none", |choice| choice.driver.name());
         tell_driver(&workers);
-        let log = AccessLogWriter::new(std::mem::take(&mut workers.logs), access)
-            .map_err(|error| RunError::Start(format!("the access log cannot be opened: {error}")))?;
+        let log = AccessLogThread::start(std::mem::take(&mut workers.logs), access)
+            .map_err(|error| RunError::Start(format!("cannot open the access log {error}")))?;
         let control = Control {
             live,
             shared,
             registry: RefCell::new(registry),
-            log: RefCell::new(log),
+            log,
             watched: RefCell::new(Watched::new(loaded.watched)),
             effective: RefCell::new(pretty(&loaded.effective)),
             stale: Cell::new(false),
@@ -204,37 +208,48 @@ impl Control {
         }
     }
 
-    async fn follow(&self, origin: &dyn Origin, workers: Workers) -> Result<(), RunError> {
-        let mut signals =
-            Signals::new().map_err(|error| RunError::Start(format!("no signal handler: {error}")))?;
+    async fn follow(
+        &self,
+        origin: &dyn Origin,
+        workers: Workers,
+        mut signals: Signals,
+    ) -> Result<(), RunError> {
         let mut looked = Instant::now();
         let mut drain_until = None;
-        let mut pause = LOG_EVERY;
         loop {
+            let is_draining = self.shared.draining.load(Acquire);
+            let pause = if is_draining { DRAIN_EVERY } else { LOOK_EVERY.saturating_sub(looked.elapsed()) };
             match tokio::time::timeout(pause, signals.next()).await {
                 Ok(Told::Reload) => self.reload(origin),
-                Ok(Told::ReopenLog) => self.reopen_log(),
-                Ok(Told::Stop) if self.shared.draining.load(Acquire) => return Err(stopped()),
+                Ok(Told::ReopenLog) => self.log.reopen(&self.shared.published.newest().log.access),
+                Ok(Told::Stop) if is_draining => {
+                    self.end_log();
+                    return Err(stopped());
+                }
                 Ok(Told::Stop) => drain_until = self.drain(),
                 Err(_) => {}
             }
-            // The log is emptied often while there is traffic and seldom without: a wake-up costs, too.
-            pause = if self.log.borrow_mut().drain() { LOG_EVERY } else { (pause * 2).min(LOG_EVERY_IDLE) };
             if looked.elapsed() >= LOOK_EVERY {
                 looked = Instant::now();
                 if self.watched.borrow_mut().have_changed() {
                     self.reload(origin);
                 }
             }
-            if self.shared.draining.load(Acquire) && workers.have_ended() {
-                self.log.borrow_mut().drain();
+            if is_draining && workers.have_ended() {
+                self.end_log();
                 return Ok(());
             }
             if drain_until.is_some_and(|until| Instant::now() >= until) {
-                self.log.borrow_mut().drain();
-                eprintln!("tollgate: drain_timeout_ms has passed; what is still open is cut");
+                tell("tollgate: drain_timeout_ms has passed; what is still open is cut");
+                self.end_log();
                 return Ok(());
             }
+        }
+    }
+
+    fn end_log(&self) {
+        if !self.log.end(LOG_END_MAX) {
+            tell("tollgate: the access log is stuck in a write; its last records are lost");
         }
     }
 
@@ -243,11 +258,9 @@ impl Control {
             Ok(loaded) => loaded,
             Err(problems) => {
                 self.stale.set(true);
-                eprintln!(
-                    "tollgate: the new config is refused, generation {} goes on:",
-                    self.generation.get()
-                );
-                problems.iter().for_each(|problem| eprintln!("{problem}"));
+                let generation = self.generation.get();
+                tell(format_args!("tollgate: the new config is refused, generation {generation} goes on:"));
+                problems.iter().for_each(tell);
                 return;
             }
         };
@@ -256,35 +269,28 @@ impl Control {
         let mut snapshot = loaded.snapshot;
         if let Some(what) = needs_restart(&serving, &snapshot) {
             self.stale.set(true);
-            eprintln!("tollgate: the new config changes {what}, which needs a restart; the old one goes on");
+            tell(format_args!(
+                "tollgate: the new config changes {what}, which needs a restart; the old one goes on"
+            ));
             return;
         }
         let generation = self.generation.get() + 1;
         prepare(&mut snapshot, &mut self.registry.borrow_mut(), self.shared.counters.len(), generation);
-        if snapshot.log.access != serving.log.access
-            && let Err(error) = self.log.borrow_mut().reopen(&snapshot.log.access)
-        {
-            eprintln!("tollgate: the new access log cannot be opened: {error}; the old one goes on");
+        if snapshot.log.access != serving.log.access {
+            self.log.reopen(&snapshot.log.access);
         }
         self.generation.set(generation);
         self.stale.set(false);
         *self.watched.borrow_mut() = Watched::new(loaded.watched);
         *self.effective.borrow_mut() = pretty(&loaded.effective);
         self.shared.published.publish(snapshot);
-        eprintln!("tollgate: generation {generation} serves");
-    }
-
-    fn reopen_log(&self) {
-        let target = self.shared.published.newest().log.access.clone();
-        if let Err(error) = self.log.borrow_mut().reopen(&target) {
-            eprintln!("tollgate: the access log cannot be opened anew: {error}; the old file is written on");
-        }
+        tell(format_args!("tollgate: generation {generation} serves"));
     }
 
     /// Begins the drain; when it must have ended, where that is limited.
     fn drain(&self) -> Option<Instant> {
         self.shared.draining.store(true, Release);
-        eprintln!("tollgate: draining; a second signal ends at once");
+        tell("tollgate: draining; a second signal ends at once");
         let limit = self.shared.published.newest().server.drain_timeout;
         (!limit.is_zero()).then(|| Instant::now() + limit)
     }
@@ -303,7 +309,7 @@ impl Pages for Control {
             config_stale: self.stale.get(),
             driver: self.driver,
             draining: self.shared.draining.load(Acquire),
-            log_lines_lost: self.log.borrow().lines_lost,
+            log_lines_lost: self.log.lines_lost(),
         })
     }
 
@@ -374,35 +380,40 @@ impl Signals {
     }
 }
 
-/// Streams need descriptors: two each. The soft limit is raised to the hard one.
-fn raise_file_limit() {
+/// Streams need descriptors: two each. The soft limit is raised to the hard one, and that to `FILES_WANTED`
+/// where the process may. What there is then; none: no limit.
+fn raise_file_limit() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-        if let Err(error) = raised {
-            eprintln!("tollgate: the limit of open files stays: {error}");
+    let wanted = limit.maximum.map(|hard| hard.max(FILES_WANTED));
+    for maximum in [wanted, limit.maximum] {
+        if setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok() {
+            return maximum;
         }
     }
-    if let Some(files) = getrlimit(Resource::Nofile).current
+    limit.current
+}
+
+fn tell_file_limit(files: Option<u64>) {
+    if let Some(files) = files
         && files < FILES_WANTED
     {
-        eprintln!(
+        tell(format_args!(
             "tollgate: only {files} files may be open, about {} streams; raise it with `ulimit -Hn {FILES_WANTED}` or \
              LimitNOFILE={FILES_WANTED} in the service's unit",
             files / 2
-        );
+        ));
     }
 }
 
 fn tell_warnings(warnings: &[Problem]) {
-    warnings.iter().for_each(|warning| eprintln!("{warning}"));
+    warnings.iter().for_each(tell);
 }
 
 fn tell_driver(workers: &Workers) {
     let Some(choice) = workers.choices.first() else { return };
     for (driver, error) in &choice.refused {
-        eprintln!("tollgate: the kernel refuses {}: {error}", driver.name());
+        tell(format_args!("tollgate: the kernel refuses {}: {error}", driver.name()));
     }
 }
 
@@ -416,7 +427,8 @@ fn pretty(effective: &serde_json::Value) -> String {
 
 /// Descriptors for 10,000 streams and what else is open.
 const FILES_WANTED: u64 = 20_500;
-const LOG_EVERY: Duration = Duration::from_millis(10);
-const LOG_EVERY_IDLE: Duration = Duration::from_millis(100);
+const DRAIN_EVERY: Duration = Duration::from_millis(10);
+/// A reader of the log that is stuck holds up the end of the process for so long.
+const LOG_END_MAX: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(400);
 const NAMES_EVERY: Duration = Duration::from_millis(500);
