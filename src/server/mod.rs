@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// What control and workers share.
 pub struct Shared {
@@ -83,7 +84,7 @@ pub fn bind(addresses: &[SocketAddr], workers: usize) -> Result<(Bound, Vec<Sock
     let mut bound = Bound { per_worker: (0..workers).map(|_| Vec::new()).collect() };
     let mut addresses_bound = Vec::new();
     for address in addresses {
-        listener::probe(*address).map_err(refused(address))?;
+        wait_for_address(*address).map_err(refused(address))?;
         let mut actual = *address;
         for sockets in &mut bound.per_worker {
             let socket = listener::bind(actual).map_err(refused(address))?;
@@ -95,6 +96,26 @@ pub fn bind(addresses: &[SocketAddr], workers: usize) -> Result<(Bound, Vec<Sock
     }
     Ok((bound, addresses_bound))
 }
+
+/// Waits until `address` is free, for `ADDRESS_WAIT_MAX` at most.
+fn wait_for_address(address: SocketAddr) -> io::Result<()> {
+    let started = Instant::now();
+    loop {
+        match listener::probe(address) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && started.elapsed() < ADDRESS_WAIT_MAX =>
+            {
+                std::thread::sleep(ADDRESS_WAIT_STEP);
+            }
+            probed => return probed,
+        }
+    }
+}
+
+/// A process that was killed holds its listening sockets until the kernel has taken its rings down, some
+/// milliseconds after it was reaped. Whoever starts the next one should not have to try again.
+const ADDRESS_WAIT_MAX: Duration = Duration::from_secs(2);
+const ADDRESS_WAIT_STEP: Duration = Duration::from_millis(5);
 
 /// Starts one worker per set of sockets, pinned to the process's cores in turn.
 pub fn start(shared: &Arc<Shared>, bound: Bound, wish: Wish) -> Result<Workers, StartError> {
