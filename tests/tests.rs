@@ -4,6 +4,7 @@ mod cli;
 mod config;
 mod corpus;
 mod dialect;
+mod process;
 mod relay;
 mod sim;
 mod supply;

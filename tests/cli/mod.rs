@@ -9,30 +9,30 @@ use std::process::{Child, Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The binary without any environment.
-fn tollgate() -> Command {
+pub fn tollgate() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
     command.env_clear().current_dir(env!("CARGO_MANIFEST_DIR"));
     command
 }
 
 /// What came of a command.
-struct Ended {
-    status: Option<i32>,
-    stdout: String,
-    stderr: String,
+pub struct Ended {
+    pub status: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
 }
 
-fn ended(arguments: &[&str]) -> Ended {
+pub fn ended(arguments: &[&str]) -> Ended {
     let Output { status, stdout, stderr } = tollgate().args(arguments).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Ended { status: status.code(), stdout: text(stdout), stderr: text(stderr) }
 }
 
 /// A directory that goes with its test.
-struct Directory(PathBuf);
+pub struct Directory(PathBuf);
 
 impl Directory {
-    fn new() -> Directory {
+    pub fn new() -> Directory {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("tollgate-cli-{}-{number}", std::process::id()));
@@ -40,18 +40,18 @@ impl Directory {
         Directory(path)
     }
 
-    fn file(&self, name: &str, text: &str) -> String {
+    pub fn file(&self, name: &str, text: &str) -> String {
         let path = self.0.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_string()
     }
 
-    fn read(&self, name: &str) -> String {
+    pub fn read(&self, name: &str) -> String {
         fs::read_to_string(self.0.join(name)).unwrap()
     }
 
-    fn path(&self, name: &str) -> String {
+    pub fn path(&self, name: &str) -> String {
         self.0.join(name).to_str().unwrap().to_string()
     }
 }
