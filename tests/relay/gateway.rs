@@ -15,7 +15,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Release;
+use tollgate::base::counter::Counter;
 use tollgate::handler::facts::{Counters, Facts, LOG_RING_BYTES};
+use tollgate::handler::series::{Registry, Set};
 use tollgate::handler::snapshot::{Passthrough, Snapshot};
 use tollgate::handler::worker::{Published, Worker};
 use tollgate::llm::provider::{AuthStyle, BaseUrl, Provider, ProviderKind, StaticHeader, UpstreamTimeouts};
@@ -166,6 +168,7 @@ pub struct Gateway {
     pub shared: Arc<Shared>,
     log: RefCell<rtrb::Consumer<u8>>,
     records: RefCell<Vec<Value>>,
+    registry: RefCell<Registry>,
     bodies_before: u64,
     ended: Signal,
 }
@@ -174,7 +177,8 @@ impl Gateway {
     /// Listens and serves on this thread.
     pub fn start(setup: &Setup) -> Gateway {
         let (listener, address) = listen();
-        let published = Arc::new(Published::new(setup.snapshot(1)));
+        let mut registry = Registry::default();
+        let published = Arc::new(Published::new(counted(setup.snapshot(1), &mut registry)));
         let counters = Arc::new(Counters::default());
         let (writer, log) = rtrb::RingBuffer::new(LOG_RING_BYTES);
         let facts = Facts::new(0, Arc::clone(&counters), writer);
@@ -192,8 +196,22 @@ impl Gateway {
             over.raise();
         });
         let bodies_before = worker.bodies.left();
-        let (log, records) = (RefCell::new(log), RefCell::default());
-        Gateway { address, worker, published, shared, log, records, bodies_before, ended }
+        let (log, records, registry) = (RefCell::new(log), RefCell::default(), RefCell::new(registry));
+        Gateway { address, worker, published, shared, log, records, registry, bodies_before, ended }
+    }
+
+    /// Publishes a further generation.
+    pub fn publish(&self, setup: &Setup, generation: u64) {
+        let snapshot = counted(setup.snapshot(generation), &mut self.registry.borrow_mut());
+        self.published.publish(snapshot);
+    }
+
+    /// Input and output tokens that are counted of all targets together.
+    pub fn tokens_by_target(&self) -> [u64; 2] {
+        let registry = self.registry.borrow();
+        let sets: Vec<_> = registry.all().flat_map(|(_, sets)| sets).collect();
+        let sum = |read: fn(&Set) -> &Counter| sets.iter().map(|set| read(set).value()).sum();
+        [sum(|set| &set.input_tokens), sum(|set| &set.output_tokens)]
     }
 
     /// What is counted.
@@ -265,6 +283,12 @@ impl Gateway {
         assert_eq!(ended, counters.requests.value(), "each request ended once");
         assert_eq!(counters.statuses.iter().map(|counter| counter.value()).sum::<u64>(), ended);
     }
+}
+
+/// The snapshot with counters of its targets, as control gives them.
+fn counted(mut snapshot: Snapshot, registry: &mut Registry) -> Snapshot {
+    snapshot.series = registry.series(1, &snapshot.routes, &snapshot.providers);
+    snapshot
 }
 
 /// One request on a connection of its own, read to the end of its answer.

@@ -77,7 +77,7 @@ fn a_stream_of_the_old_generation_ends_untouched_and_the_next_request_has_the_ne
             setup.upstreams[0].name = "renamed".to_string();
             setup.upstreams[0].timeouts.idle = MS;
         });
-        gateway.published.publish(next.snapshot(2));
+        gateway.publish(&next, 2);
         assert_eq!(ask(gateway.address, chat(BODY)).await.text(), "{}");
         let answer = Reader::new(&conn, Pace::default()).answer(false).await.expect("an answer");
         assert_eq!((answer.text(), answer.whole), (EVENT.repeat(2).as_str(), true));

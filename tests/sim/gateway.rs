@@ -3,9 +3,11 @@
 //!
 //! A request carries the number of its `Plan` in a field; from it upstream and client know alike what is
 //! true: body, framing, how the upstream misbehaves. Checked: what a client got is a prefix of the truth,
-//! and all of it where the framing says whole; nothing is lost where nothing went wrong; every exchange is
-//! finished and recorded once, in the way that the client saw; all of `Gateway::check_ended`; no task,
-//! socket or page is left; nothing runs longer than its timeouts allow. A third of the seeds has links
+//! heartbeats stand between events only, and all of the truth is there where the framing says whole; nothing
+//! is lost where nothing went wrong; every exchange is finished and recorded once, in the way that the client
+//! saw, with the provider's tokens, and these are counted once per target; a provider is asked as often as
+//! the plan and the record say; it sees within `CANCEL_MAX` that a client left; all of
+//! `Gateway::check_ended`; no task, socket or page is left; nothing runs longer than its timeouts allow. A third of the seeds has links
 //! without faults, a third with harmless ones, a third with every kind. `TOLLGATE_SEEDS=n` runs n seeds,
 //! `TOLLGATE_SEED=n` one.
 
@@ -18,6 +20,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
+use tollgate::base::clock::{self, Instant};
 use tollgate::llm::provider::ProviderKind::OpenAi;
 use tollgate::net::conn::Conn;
 use tollgate::net::memory::{Faults, Simulation, each_seed};
@@ -36,6 +39,9 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(300);
 /// Longer than any of the gateway's timers together.
 const GIVEN_UP: Duration = Duration::from_secs(400);
+
+/// From a client's leaving to the end of its upstream's connection, without faults.
+const CANCEL_MAX: Duration = Duration::from_millis(100);
 
 /// How much goes wrong between the processes of a seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +72,12 @@ fn whatever_happens_every_exchange_ends_once_and_every_byte_is_true() {
     });
     eprintln!("{seeds} seeds in {:?}: {told:?}", started.elapsed());
     if seeds >= 1000 {
-        for what in ["whole", "refused", "client_left", "upstream_cut", "reloads"] {
-            assert!(told.get(what).is_some_and(|count| *count > 50), "{what} is hardly ever met: {told:?}");
+        let often = ["whole", "refused", "client_left", "upstream_cut", "reloads", "heartbeats", "counted"];
+        for (what, least) in often.map(|what| (what, 50)).into_iter().chain([("cancels", 10)]) {
+            assert!(
+                told.get(what).is_some_and(|count| *count > least),
+                "{what} is hardly ever met: {told:?}"
+            );
         }
     }
 }
@@ -82,6 +92,20 @@ struct Shared {
     fewer: Signal,
     /// What clients saw, by request id: the plan, the answer.
     seen: RefCell<BTreeMap<String, (Plan, Message)>>,
+    /// How often providers were asked, by plan.
+    asked: RefCell<BTreeMap<u64, u64>>,
+    /// When clients left before their answer had ended, by plan.
+    left: RefCell<BTreeMap<u64, Instant>>,
+    /// Whether the leaving of a client cancels its upstream.
+    cancels: Cell<bool>,
+    /// How often what was met.
+    told: RefCell<BTreeMap<String, u64>>,
+}
+
+impl Shared {
+    fn tell(&self, what: &str, count: u64) {
+        *self.told.borrow_mut().entry(what.to_string()).or_default() += count;
+    }
 }
 
 /// Counts a peer while it lives.
@@ -115,6 +139,10 @@ async fn run(seed: u64, links: Links) -> BTreeMap<String, u64> {
         peers: Cell::new(0),
         fewer: Signal::default(),
         seen: RefCell::default(),
+        asked: RefCell::default(),
+        left: RefCell::default(),
+        cancels: Cell::new(false),
+        told: RefCell::default(),
     });
     let mut setup = Setup::default();
     for name in ["first", "second"] {
@@ -124,7 +152,7 @@ async fn run(seed: u64, links: Links) -> BTreeMap<String, u64> {
         let serving = Rc::clone(&shared);
         Peer::spawn(&shared, async move {
             while let First::One(Ok(accepted)) = race(listener.accept(), serving.over.raised()).await {
-                let upstream = upstream(Conn::Plain(accepted.stream), is_first, serving.links);
+                let upstream = upstream(Conn::Plain(accepted.stream), is_first, Rc::clone(&serving));
                 Peer::spawn(&serving, async move {
                     let _ = race(upstream, runtime::sleep(GIVEN_UP)).await;
                 });
@@ -135,6 +163,7 @@ async fn run(seed: u64, links: Links) -> BTreeMap<String, u64> {
         .model("m", &[(0, "up"), (1, "up")])
         .passthrough("/p/", 0)
         .with(|setup| settings(setup, &mut draw));
+    shared.cancels.set(setup.on_disconnect == OnDisconnect::Cancel);
     let gateway = Gateway::start(&setup);
     // One hold a client.
     let clients = Rc::new(());
@@ -162,9 +191,9 @@ async fn run(seed: u64, links: Links) -> BTreeMap<String, u64> {
     // The task that accepts sees the drain when its turn comes.
     runtime::sleep(10 * MS).await;
     gateway.check_ended(0);
-    let mut told = check_records(&gateway, &shared);
-    told.insert("reloads".to_string(), reloads);
-    told
+    check_records(&gateway, &shared);
+    shared.tell("reloads", reloads);
+    shared.told.take()
 }
 
 async fn wait_for(shared: &Shared, is_so: impl Fn() -> bool) {
@@ -206,7 +235,7 @@ async fn reload(gateway: &Gateway, setup: &Setup, draw: &mut fastrand::Rng) -> u
             next.upstreams[0].name = format!("first-{generation}");
         }
         next.upstreams[1].timeouts.idle = TIMEOUT * 2;
-        gateway.published.publish(next.snapshot(generation + 2));
+        gateway.publish(&next, generation + 2);
     }
     count
 }
@@ -248,6 +277,8 @@ struct Plan {
     /// What an upstream sends, and what of it the client is shown.
     sent: Vec<u8>,
     shown: Vec<u8>,
+    /// Tokens of the answer, as the provider says.
+    output_tokens: u64,
     /// Bytes of padding in the request.
     padding: usize,
 }
@@ -268,7 +299,11 @@ impl Plan {
         let mut draw = fastrand::Rng::with_seed(number);
         let (is_stream, usage_asked, is_passthrough) = (draw.u32(..3) > 0, draw.bool(), draw.u32(..6) == 0);
         let hides = is_stream && !usage_asked && !is_passthrough;
-        let (sent, shown) = if is_stream { stream_of(&mut draw, hides) } else { whole_of(&mut draw) };
+        let output_tokens = draw.u64(1..1000);
+        let (sent, shown) = match is_stream {
+            true => stream_of(&mut draw, hides, output_tokens),
+            false => whole_of(&mut draw, output_tokens),
+        };
         let framing = *draw
             .choice(&[Framing::Length, Framing::Chunked, Framing::Chunked, Framing::UntilClose])
             .unwrap();
@@ -284,7 +319,19 @@ impl Plan {
         };
         let padding = if draw.u32(..5) == 0 { draw.usize(..30_000) } else { draw.usize(..300) };
         let at_both = draw.bool();
-        Plan { number, is_stream, usage_asked, is_passthrough, framing, fault, at_both, sent, shown, padding }
+        Plan {
+            number,
+            is_stream,
+            usage_asked,
+            is_passthrough,
+            framing,
+            fault,
+            at_both,
+            sent,
+            shown,
+            output_tokens,
+            padding,
+        }
     }
 
     /// What the upstream does.
@@ -312,6 +359,16 @@ impl Plan {
         }
     }
 
+    /// How often providers are asked where links lose nothing; none: a silent one may be asked again, in case
+    /// that its connection was only stale.
+    fn asked(&self) -> Option<u64> {
+        match self.fault {
+            Fault::Silent => None,
+            Fault::Status(429 | 500) if !self.is_passthrough => Some(2),
+            _ => Some(1),
+        }
+    }
+
     /// The status that must come where links lose nothing.
     fn status(&self) -> u16 {
         match self.fault {
@@ -323,9 +380,8 @@ impl Plan {
     }
 }
 
-fn whole_of(draw: &mut fastrand::Rng) -> (Vec<u8>, Vec<u8>) {
+fn whole_of(draw: &mut fastrand::Rng, tokens: u64) -> (Vec<u8>, Vec<u8>) {
     let text = "word ".repeat(draw.usize(..400));
-    let tokens = draw.u32(1..1000);
     let body = format!(
         "{{\"object\":\"chat.completion\",\"choices\":[{{\"index\":0,\"message\":{{\"content\":\"{text}\"}}}}],\
          \"usage\":{{\"prompt_tokens\":5,\"completion_tokens\":{tokens},\"total_tokens\":{}}}}}",
@@ -334,7 +390,7 @@ fn whole_of(draw: &mut fastrand::Rng) -> (Vec<u8>, Vec<u8>) {
     (body.clone().into_bytes(), body.into_bytes())
 }
 
-fn stream_of(draw: &mut fastrand::Rng, hides: bool) -> (Vec<u8>, Vec<u8>) {
+fn stream_of(draw: &mut fastrand::Rng, hides: bool, tokens: u64) -> (Vec<u8>, Vec<u8>) {
     let (mut sent, mut shown) = (Vec::new(), Vec::new());
     let end = if draw.u32(..4) == 0 { "\r\n\r\n" } else { "\n\n" };
     let events = draw.usize(..30);
@@ -351,8 +407,7 @@ fn stream_of(draw: &mut fastrand::Rng, hides: bool) -> (Vec<u8>, Vec<u8>) {
         shown.extend_from_slice(event.as_bytes());
     }
     let usage = format!(
-        "data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":5,\"completion_tokens\":{},\"total_tokens\":9}}}}{end}",
-        draw.u32(1..1000)
+        "data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":5,\"completion_tokens\":{tokens},\"total_tokens\":9}}}}{end}"
     );
     sent.extend_from_slice(usage.as_bytes());
     if !hides {
@@ -365,7 +420,7 @@ fn stream_of(draw: &mut fastrand::Rng, hides: bool) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// One connection of an upstream.
-async fn upstream(conn: Conn, is_first: bool, links: Links) {
+async fn upstream(conn: Conn, is_first: bool, shared: Rc<Shared>) {
     let mut reader = Reader::new(&conn, Pace::default());
     while let Some(request) = reader.request().await {
         if !request.whole {
@@ -375,15 +430,16 @@ async fn upstream(conn: Conn, is_first: bool, links: Links) {
         let number = request.field("x-plan").expect("every request has its plan").parse().expect("a number");
         let plan = Plan::of(number);
         check_request(&plan, &request);
+        *shared.asked.borrow_mut().entry(number).or_default() += 1;
         let mut draw = fastrand::Rng::with_seed(number ^ u64::from(is_first));
-        if draw.bool() {
-            runtime::sleep(draw.u32(..1500) * MS).await;
+        if draw.bool() && !pause(&conn, draw.u32(..1500) * MS, &plan, &shared).await {
+            return;
         }
-        if !answer(&conn, &plan, plan.fault_at(is_first), &mut draw).await {
+        if !answer(&conn, &plan, plan.fault_at(is_first), &mut draw, &shared).await {
             return;
         }
         // Closed without a word: the gateway finds it when it wants to use it again.
-        if draw.u32(..8) == 0 && links != Links::Calm {
+        if draw.u32(..8) == 0 && shared.links != Links::Calm {
             return;
         }
     }
@@ -409,7 +465,7 @@ fn check_request(plan: &Plan, request: &Message) {
 }
 
 /// Whether the connection goes on.
-async fn answer(conn: &Conn, plan: &Plan, fault: Fault, draw: &mut fastrand::Rng) -> bool {
+async fn answer(conn: &Conn, plan: &Plan, fault: Fault, draw: &mut fastrand::Rng, shared: &Shared) -> bool {
     if fault == Fault::Silent {
         if draw.bool() {
             conn.reset_on_close();
@@ -451,16 +507,17 @@ async fn answer(conn: &Conn, plan: &Plan, fault: Fault, draw: &mut fastrand::Rng
         if !sent {
             return false;
         }
-        if draw.u32(..4) == 0 {
-            runtime::sleep(draw.u32(..300) * MS).await;
+        let pauses = draw.u32(..4) == 0 && !rest.is_empty();
+        if pauses && !pause(conn, draw.u32(..300) * MS, plan, shared).await {
+            return false;
         }
     }
     match fault {
         Fault::Stall(_) => {
             // Whatever comes later must not look like an end.
             conn.reset_on_close();
-            let mut page = Page::with_room(1);
-            let _ = race(conn.recv(&mut page), runtime::sleep(GIVEN_UP)).await;
+            let is_held = pause(conn, GIVEN_UP, plan, shared).await;
+            assert!(!is_held || shared.links == Links::Random, "never given up: {plan:?}");
             false
         }
         Fault::Cut(_) => {
@@ -472,6 +529,26 @@ async fn answer(conn: &Conn, plan: &Plan, fault: Fault, draw: &mut fastrand::Rng
         _ if plan.framing == Framing::Chunked => put(conn, b"0\r\n\r\n").await,
         _ => plan.framing == Framing::Length,
     }
+}
+
+/// Sends nothing for so long. Whether the connection is still there: the gateway gives it up soon after its
+/// client left.
+async fn pause(conn: &Conn, time: Duration, plan: &Plan, shared: &Shared) -> bool {
+    let (mut page, began) = (Page::with_room(1), clock::now());
+    match race(conn.recv(&mut page), runtime::sleep(time)).await {
+        First::Two(()) => return true,
+        First::One(Ok(1..)) => panic!("another request comes before the answer to {plan:?}"),
+        First::One(_) => {}
+    }
+    if let Some(left) = shared.left.borrow().get(&plan.number).copied()
+        && shared.links == Links::Calm
+        && shared.cancels.get()
+    {
+        let took = clock::now() - left.max(began);
+        assert!(took <= CANCEL_MAX, "cancelled {took:?} after the client left: {plan:?}");
+        shared.tell("cancels", 1);
+    }
+    false
 }
 
 async fn put(conn: &Conn, bytes: &[u8]) -> bool {
@@ -510,6 +587,7 @@ async fn client(shared: Rc<Shared>, address: std::net::SocketAddr, mut draw: fas
             First::One(heard) => heard,
             First::Two(()) => {
                 assert!(leaves || shared.links == Links::Random, "no answer to {plan:?}");
+                shared.left.borrow_mut().insert(plan.number, clock::now());
                 break;
             }
         };
@@ -519,7 +597,10 @@ async fn client(shared: Rc<Shared>, address: std::net::SocketAddr, mut draw: fas
             assert!(excused || shared.links == Links::Random, "not one byte came for {plan:?}");
             break;
         };
-        check_answer(&plan, &answer, is_http10, shared.links);
+        if answer.end == End::Stopped {
+            shared.left.borrow_mut().insert(plan.number, clock::now());
+        }
+        shared.tell("heartbeats", check_answer(&plan, &answer, is_http10, shared.links));
         let goes_on = answer.whole && answer.end == End::Open && answer.field("connection") != Some("close");
         if let Some(id) = own_id(&answer) {
             shared.seen.borrow_mut().insert(id, (plan, answer));
@@ -558,8 +639,8 @@ fn request(plan: &Plan, is_http10: bool, draw: &mut fastrand::Rng) -> Vec<u8> {
     (all + "0\r\n\r\n").into_bytes()
 }
 
-/// What a client got against what is true.
-fn check_answer(plan: &Plan, answer: &Message, is_http10: bool, links: Links) {
+/// What a client got against what is true. How many heartbeats there were.
+fn check_answer(plan: &Plan, answer: &Message, is_http10: bool, links: Links) -> u64 {
     let status = answer.status();
     let context =
         || format!("{} of {plan:?}, http/1.0 {is_http10}: {:?} {}", answer.start, answer.end, answer.whole);
@@ -573,11 +654,11 @@ fn check_answer(plan: &Plan, answer: &Message, is_http10: bool, links: Links) {
     }
     match status {
         200 => {
-            let body = String::from_utf8_lossy(&answer.body).replace(": heartbeat\n\n", "");
+            let (body, heartbeats) = without_heartbeats(&String::from_utf8_lossy(&answer.body));
             let shown = String::from_utf8_lossy(&plan.shown);
             if answer.whole {
                 assert!(*body == *shown, "whole, but not all or not the truth: {}", context());
-                return;
+                return heartbeats;
             }
             // A cut may be told by an error event of ours, itself perhaps cut, behind whole events.
             let same = body.bytes().zip(shown.bytes()).take_while(|(a, b)| a == b).count();
@@ -591,6 +672,7 @@ fn check_answer(plan: &Plan, answer: &Message, is_http10: bool, links: Links) {
                 heard.as_bytes()[..len] == ours.as_bytes()[..len]
             });
             assert!(same == body.len() || is_told, "no prefix of the truth: {}\n{heard}", context());
+            return heartbeats;
         }
         502 | 504 | 503 | 408 => {
             assert!(!answer.whole || answer.json()["error"]["code"].is_string(), "{}", context());
@@ -601,38 +683,74 @@ fn check_answer(plan: &Plan, answer: &Message, is_http10: bool, links: Links) {
             assert!(plan.error(status).starts_with(answer.text()), "{}", context());
         }
     }
+    0
 }
 
-/// What the access log says against what clients saw.
-fn check_records(gateway: &Gateway, shared: &Shared) -> BTreeMap<String, u64> {
-    let mut told = BTreeMap::new();
+/// The body without the heartbeats that stand between events, and how many there were. One within an event
+/// stays and is then no truth.
+fn without_heartbeats(body: &str) -> (String, u64) {
+    let (mut rest, mut kept, mut count) = (body, String::new(), 0);
+    while let Some(at) = rest.find(HEARTBEAT) {
+        kept += &rest[..at];
+        // Of a CRLF that ends an event the LF may come behind the heartbeat.
+        let is_between =
+            kept.is_empty() || ["\n\n", "\r\n\r\n", "\r\n\r"].iter().any(|end| kept.ends_with(end));
+        if !is_between {
+            kept += HEARTBEAT;
+        }
+        count += u64::from(is_between);
+        rest = &rest[at + HEARTBEAT.len()..];
+    }
+    (kept + rest, count)
+}
+
+const HEARTBEAT: &str = ": heartbeat\n\n";
+
+/// What the access log says against what clients saw and providers were asked.
+fn check_records(gateway: &Gateway, shared: &Shared) {
     let mut seen = shared.seen.take();
+    let mut tokens = [0, 0];
     for record in gateway.records() {
         let ended = record["ended"].as_str().expect("a word");
-        *told.entry(ended.to_string()).or_default() += 1;
+        shared.tell(ended, 1);
         let total = record["total_us"].as_u64().expect("a time");
         assert!(total < GIVEN_UP.as_micros() as u64, "{record}");
+        if record["provider"].is_string() {
+            tokens[0] += record["input_tokens"].as_u64().unwrap_or(0);
+            tokens[1] += record["output_tokens"].as_u64().unwrap_or(0);
+        }
         let Some((plan, answer)) = seen.remove(record["id"].as_str().expect("an id")) else { continue };
-        assert_eq!(record["status"], answer.status(), "{record}");
-        if !answer.whole {
-            continue;
-        }
-        assert!(matches!(ended, "whole" | "refused"), "the client has it whole: {record}");
-        if ended == "whole" && answer.status() == 200 {
-            assert_eq!(
-                record["bytes_out"].as_u64().map(|n| n >= plan.shown.len() as u64),
-                Some(true),
-                "{record}"
-            );
-            assert_eq!(
-                (&record["usage"], &record["input_tokens"]),
-                (&"provider".into(), &5.into()),
-                "{record}"
-            );
-        }
+        check_record(&record, &plan, &answer, shared);
     }
     // A head that came too slowly is answered before there is an exchange.
     seen.retain(|_, (_, answer)| answer.status() != 408);
     assert!(seen.is_empty(), "answers without a record: {:?}", seen.keys());
-    told
+    assert_eq!(gateway.tokens_by_target(), tokens, "tokens of all targets and of all records");
+}
+
+fn check_record(record: &Value, plan: &Plan, answer: &Message, shared: &Shared) {
+    assert_eq!(record["status"], answer.status(), "{record}");
+    let asked = shared.asked.borrow().get(&plan.number).copied().unwrap_or(0);
+    let attempts = record["attempts"].as_u64().expect("a number");
+    if shared.links == Links::Calm && answer.end != End::Stopped {
+        let is_right = match plan.asked() {
+            Some(expected) => asked == expected && attempts == expected,
+            None => (attempts..=2 * attempts).contains(&asked),
+        };
+        assert!(is_right, "asked {asked} times: {record} {plan:?}");
+        shared.tell("counted", 1);
+    }
+    if !answer.whole {
+        return;
+    }
+    let ended = record["ended"].as_str();
+    assert!(matches!(ended, Some("whole" | "refused")), "the client has it whole: {record}");
+    if ended == Some("whole") && answer.status() == 200 {
+        assert!(
+            record["bytes_out"].as_u64().is_some_and(|count| count >= plan.shown.len() as u64),
+            "{record}"
+        );
+        let told = (&record["usage"], &record["input_tokens"], &record["output_tokens"]);
+        assert_eq!(told, (&"provider".into(), &5.into(), &plan.output_tokens.into()), "{record}");
+    }
 }
