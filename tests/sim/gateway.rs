@@ -7,9 +7,9 @@
 //! is lost where nothing went wrong; every exchange is finished and recorded once, in the way that the client
 //! saw, with the provider's tokens, and these are counted once per target; a provider is asked as often as
 //! the plan and the record say; it sees within `CANCEL_MAX` that a client left; all of
-//! `Gateway::check_ended`; no task, socket or page is left; nothing runs longer than its timeouts allow. A third of the seeds has links
-//! without faults, a third with harmless ones, a third with every kind. `TOLLGATE_SEEDS=n` runs n seeds,
-//! `TOLLGATE_SEED=n` one.
+//! `Gateway::check_ended`; no task, socket or page is left; nothing runs longer than its timeouts allow. A
+//! third of the seeds has links without faults, a third with harmless ones, a third with every kind.
+//! `TOLLGATE_SEEDS=n` runs n seeds, `TOLLGATE_SEED=n` one.
 
 use crate::relay::gateway::{Gateway, KEY, Setup};
 use crate::relay::http::{End, Message, Pace, Reader};
