@@ -1,15 +1,20 @@
 //! From a target's answer to the client: the head with its rule, then the relay; the commit point is here.
 //!
 //! An event stream is relayed by events, everything else as bytes. With event stages a whole answer is
-//! collected and looked at as one event before its head goes out, since its length may change.
+//! collected and looked at as one event before its head goes out, since its length may change. Compressed
+//! answers are never asked for where an answer is read. One that comes all the same goes on as it is and is
+//! metered; where a stage has to see its text it is refused, as is a whole answer that is no JSON: nothing
+//! passes a stage unseen.
 
 use crate::base::clock::{self, Instant};
+use crate::base::error::{Error, Kind as ErrorKind};
 use crate::codec::http1::ResponseFraming;
+use crate::codec::json;
 use crate::handler::attempt::{Answered, Attempted};
 use crate::handler::fields::answer_field_goes_on;
 use crate::handler::llm::{After, Call, Stop};
 use crate::handler::relay::{Body, Events, Limits, Relay};
-use crate::handler::reply::REQUEST_ID;
+use crate::handler::reply::{REQUEST_ID, quoted};
 use crate::handler::responses::Seal;
 use crate::handler::sink::{BodyLen, Sink};
 use crate::handler::source::{Next, Source, SourceError};
@@ -67,13 +72,16 @@ pub async fn relay(
 ) -> Result<After, Stop> {
     let Attempted { head, mut source, idle_timeout, total_timeout } = attempted;
     let limits = limits(call, key, idle_timeout, total_timeout);
-    let (body, mut tap) = kind_of(&head, expected, call);
+    let (body, mut tap) = kind_of(&head, expected, call)?;
     let body = match body {
         Kind::Events(events) => Body::Events(events),
         Kind::Bytes => Body::Bytes,
         Kind::Staged(mut stages) => {
             let whole =
                 collect(&mut source, &mut tap, call.snapshot.limits.body_bytes_max, &limits, watch).await?;
+            if !whole.is_empty() && json::root(&whole).is_err() {
+                return Err(unseen("an answer that is no JSON").into());
+            }
             let Whole { body, ended } = stages.whole(whole);
             let ended = ended.map_or(Ended::Whole, |_| Ended::Stage);
             commit(call, sink, head, Some(BodyLen::Known(body.len() as u64)));
@@ -180,32 +188,41 @@ enum Kind {
 }
 
 /// What the answer is, and the tap that reads it.
-fn kind_of(head: &Answered, expected: Expected, call: &Call<'_>) -> (Kind, Tap) {
+fn kind_of(head: &Answered, expected: Expected, call: &Call<'_>) -> Result<(Kind, Tap), Error> {
     let (content_type, coding) = match head {
         Answered::Upstream(answer) => (answer.field("content-type"), answer.field("content-encoding")),
         Answered::Mock(answer) => (Some(answer.content_type.as_bytes()), None),
     };
     let Some(dialect) = expected.dialect.filter(|_| (200..300).contains(&head.status())) else {
-        return (Kind::Bytes, Tap::closed());
+        return Ok((Kind::Bytes, Tap::closed()));
     };
     let is_stream = content_type.is_some_and(is_event_stream);
     let shape = if is_stream { Shape::Stream } else { Shape::Whole };
     let known = Known { request_bytes: call.exchange.bytes_in, output_max: expected.output_max };
-    let is_plain = coding.is_none_or(|coding| coding.eq_ignore_ascii_case(b"identity"));
+    let coding = coding.filter(|coding| !coding.eq_ignore_ascii_case(b"identity"));
     let tap = match expected.is_metered {
-        true => Tap::metering(dialect, shape, is_plain, known),
+        true => Tap::metering(dialect, shape, coding, known),
         false => Tap::closed(),
     };
-    if !is_plain {
-        return (Kind::Bytes, tap);
-    }
     let stages = StageRunner::new(dialect, stages(expected, call));
+    if let Some(coding) = coding {
+        let coding = quoted(&String::from_utf8_lossy(coding));
+        return match stages {
+            None => Ok((Kind::Bytes, tap)),
+            Some(_) => Err(unseen(&format!("content-encoding \"{coding}\", which was not asked for"))),
+        };
+    }
     let kind = match (is_stream, stages) {
         (true, stages) => Kind::Events(Events::new(dialect, expected, stages)),
         (false, Some(stages)) => Kind::Staged(stages),
         (false, None) => Kind::Bytes,
     };
-    (kind, tap)
+    Ok((kind, tap))
+}
+
+/// An answer that stages would have to look at and cannot.
+fn unseen(what: &str) -> Error {
+    Error::new(ErrorKind::UpstreamBroken, format!("the provider sent {what}; policies here must read it"))
 }
 
 /// The stages of this answer, in order: the provider's ids are sealed before any policy sees them.

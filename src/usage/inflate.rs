@@ -7,7 +7,8 @@
 //! Limits: [`INFLATED_MAX`] bytes of an answer are read, so that a few bytes cannot cost minutes; memory is
 //! the decompressor's window (32 KB for gzip and deflate, up to 16 MB for Brotli as its sender chooses).
 //! Errors: what cannot be decompressed, or goes on beyond the limit, is read up to there; the usage is then
-//! an estimate. Absent: zstd and stacked codings, which [`Coding::of`] does not know.
+//! an estimate, for which the bytes from there on, as they came, count as text.
+//! Absent: zstd and stacked codings, which [`Coding::of`] does not know.
 //! Source: RFC 9110 8.4.1, RFC 1950 to 1952, RFC 7932.
 
 use crate::codec::sse::Framer;
@@ -75,9 +76,9 @@ impl Inflate {
 
     /// Reads a piece of the body, as it came.
     pub fn piece(&mut self, bytes: &[u8]) {
-        if !self.done {
-            let read = self.decoder.write(bytes);
-            self.done = read.is_err();
+        self.done = self.done || self.decoder.write(bytes).is_err();
+        if self.done {
+            self.decoder.plain().meter.unread(bytes.len());
         }
     }
 
@@ -90,8 +91,13 @@ impl Inflate {
         }
     }
 
-    pub fn meter(&mut self) -> &Meter {
-        &self.decoder.plain().meter
+    pub fn meter(&self) -> &Meter {
+        let plain = match &self.decoder {
+            Decoder::Gzip(decoder) => decoder.get_ref(),
+            Decoder::Deflate(decoder) => decoder.get_ref(),
+            Decoder::Brotli(decoder) => decoder.get_ref(),
+        };
+        &plain.meter
     }
 }
 
@@ -220,8 +226,8 @@ mod tests {
         for coding in [Coding::Gzip, Coding::Deflate, Coding::Brotli] {
             let body = coded(coding, STREAM.as_bytes());
             assert_eq!(metered(coding, &body[..body.len() / 2], 5).provenance, Provenance::Estimated);
-            let usage = metered(coding, b"\xffno such coding", 3);
-            assert_eq!((usage.input, usage.output), (Some(10), Some(0)), "{coding:?}");
+            let usage = metered(coding, b"\xffno such coding", 15);
+            assert_eq!((usage.input, usage.output), (Some(10), Some(4)), "{coding:?}");
         }
     }
 

@@ -126,6 +126,11 @@ impl Meter {
         self.conclude(None)
     }
 
+    /// Bytes of the answer that could not be read: taken for text, as a limit is better kept than passed.
+    pub fn unread(&mut self, bytes: usize) {
+        self.text_bytes += bytes as u64;
+    }
+
     /// Events that carried text so far.
     pub fn content_events(&self) -> u64 {
         self.content_events

@@ -7,6 +7,7 @@ pub mod gateway;
 pub mod http;
 
 mod answers;
+mod compressed;
 mod connections;
 mod lifecycle;
 mod passthrough;
