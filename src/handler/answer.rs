@@ -22,13 +22,13 @@ use crate::handler::stages::{StageRunner, Whole};
 use crate::handler::tap::Tap;
 use crate::llm::dialect::Dialect;
 use crate::net::deadline::Deadline;
-use crate::net::race::{First, race_kept};
+use crate::net::race::{First, race};
 use crate::net::upstream::Answer;
 use crate::policy::auth::Key;
 use crate::policy::exchange::Ended;
 use crate::policy::stage::EventStage;
 use crate::usage::meter::{Known, Shape};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::time::Duration;
 
 /// What is known of an answer before it comes.
@@ -78,7 +78,8 @@ pub async fn relay(
         Kind::Bytes => Body::Bytes,
         Kind::Staged(mut stages) => {
             let whole =
-                collect(&mut source, &mut tap, call.snapshot.limits.body_bytes_max, &limits, watch).await?;
+                Box::pin(collect(&mut source, &mut tap, call.snapshot.limits.body_bytes_max, &limits, watch))
+                    .await?;
             if !whole.is_empty() && json::root(&whole).is_err() {
                 return Err(unseen("an answer that is no JSON").into());
             }
@@ -98,7 +99,7 @@ pub async fn relay(
     let is_open = matches!((&body, &head), (Body::Events(_), Answered::Upstream(answer))
         if matches!(answer.framing, ResponseFraming::Length(_)));
     commit(call, sink, head, is_open.then_some(BodyLen::Open));
-    let relay =
+    let mut relay =
         Relay { exchange: &mut call.exchange, source: &mut source, sink, tap: &mut tap, body, limits };
     let ended = relay.run(watch).await;
     call.exchange.ended = ended;
@@ -122,7 +123,7 @@ async fn collect(
     let timer = Deadline::unset();
     loop {
         timer.set_at((clock::now() + limits.idle_timeout).min(limits.total_deadline));
-        let next = match race_kept(pin!(timer.bound(source.next())), watch.as_mut()).await {
+        let next = match race(timer.bound(source.next()), watch.as_mut()).await {
             First::Two(()) => return Err(Stop::ClientLeft),
             First::One(Err(_)) if clock::now() >= limits.total_deadline => Err(SourceError::TotalTimeout),
             First::One(Err(_)) => Err(SourceError::IdleTimeout),

@@ -24,12 +24,12 @@ use crate::llm::dialect::Dialect;
 use crate::llm::provider::{Provider, ProviderKind};
 use crate::net::deadline::Deadline;
 use crate::net::page::Slice;
-use crate::net::race::{First, race_kept};
+use crate::net::race::{First, race};
 use crate::net::send::SendList;
 use crate::net::upstream::{self, UpstreamError};
 use crate::policy::exchange::{Served, Step};
 use crate::policy::route::{ModelSent, Route};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -118,8 +118,8 @@ pub async fn until_answered(
             Some(Served { route: Some(candidate.route.index), provider: provider.index, model });
         let result = {
             let total = total_timer(call, provider);
-            let work = pin!(call_provider(call, provider, &outgoing));
-            match total.bound(race_kept(work, watch.as_mut())).await {
+            let work = call_provider(call, provider, &outgoing);
+            match total.bound(race(work, watch.as_mut())).await {
                 Ok(First::One(result)) => result,
                 Ok(First::Two(())) => return Err(Stop::ClientLeft),
                 Err(_) => return Err(total_passed(provider)),
@@ -145,8 +145,8 @@ pub async fn once(
     outgoing: &Outgoing,
     watch: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<Attempted, Stop> {
-    let work = pin!(call_provider(call, provider, outgoing));
-    match race_kept(work, watch).await {
+    let work = call_provider(call, provider, outgoing);
+    match race(work, watch).await {
         First::One(attempted) => attempted.map_err(Stop::from),
         First::Two(()) => Err(Stop::ClientLeft),
     }

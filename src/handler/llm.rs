@@ -21,6 +21,7 @@ use crate::net::downstream::Downstream;
 use crate::policy::auth::Key;
 use crate::policy::exchange::{Ended, Exchange, Step};
 use crate::policy::stage::Verdict;
+use http::HeaderMap;
 use std::net::SocketAddr;
 use std::pin::pin;
 
@@ -110,7 +111,7 @@ pub async fn serve(
             call.exchange.ended = Ended::ClientLeft;
             After::Abort
         }
-        Err(Stop::Error(error)) => refuse(&mut call, downstream, &error).await,
+        Err(Stop::Error(error)) => Box::pin(refuse(&mut call, downstream, &error)).await,
     };
     call.finish();
     after
@@ -125,14 +126,17 @@ async fn answer(call: &mut Call<'_>, downstream: &mut Downstream) -> Result<Afte
             let detail = format!("{} is not allowed here, only {methods}", call.head.method);
             return Err(Error::new(Kind::MethodNotAllowed, detail).allow(methods).into());
         }
-        None => return passthrough::serve(call, downstream, &path).await,
+        // Boxed, as below: rarer than a call of a model, and its states would be part of each.
+        None => return Box::pin(passthrough::serve(call, downstream, &path)).await,
     };
     call.exchange.surface = surface.name();
     call.exchange.dialect = Some(request::dialect(surface, &call.head));
     let key = request::authenticate(call)?;
     match surface {
-        Surface::Models | Surface::Model(_) => list_models(call, downstream, key, surface).await,
-        Surface::Response { id, action } => responses::serve(call, downstream, key, id, action).await,
+        Surface::Models | Surface::Model(_) => Box::pin(list_models(call, downstream, key, surface)).await,
+        Surface::Response { id, action } => {
+            Box::pin(responses::serve(call, downstream, key, id, action)).await
+        }
         _ => ask(call, downstream, key, surface).await,
     }
 }
@@ -158,10 +162,11 @@ async fn ask(
     call.exchange.clock.mark(Step::Policy);
     let mut watch = pin!(ClientWatch::new(downstream.conn()).left());
     let attempted = attempt::until_answered(call, surface, &asked, route, made_by, watch.as_mut()).await?;
-    // The caller's body was for attempts; an answer may take hours.
-    call.exchange.body = None;
-    drop(permit);
     let mut sink = Sink::Http1(Http1Sink::new(downstream, client(call, downstream)));
+    // What the caller sent was for attempts; an answer may take hours.
+    call.exchange.body = None;
+    call.head.headers = HeaderMap::new();
+    drop(permit);
     let expected = answer::Expected {
         dialect: Some(surface.dialect()),
         hide_usage: asked.hide_usage,

@@ -128,7 +128,7 @@ enum Progress {
 impl Relay<'_, '_> {
     /// Relays until the end and says how it ended. The head has been given to the sink already and goes out
     /// with what came with it. `left` ends when the client has left.
-    pub async fn run(mut self, mut left: Pin<&mut impl Future<Output = ()>>) -> Ended {
+    pub async fn run(&mut self, mut left: Pin<&mut impl Future<Output = ()>>) -> Ended {
         let timer = Deadline::unset();
         let mut last_read = clock::now();
         let (mut last_write, mut has_read) = (last_read, true);
@@ -312,7 +312,7 @@ impl Relay<'_, '_> {
         }
     }
 
-    async fn end(self, ended: Ended) -> Ended {
+    async fn end(&mut self, ended: Ended) -> Ended {
         match self.sink.end().await {
             Ok(()) => ended,
             Err(Gone) => Ended::ClientLeft,
@@ -321,7 +321,7 @@ impl Relay<'_, '_> {
 
     /// The upstream broke off. The client is told in the stream where events allow it, and sees its
     /// connection break in any case.
-    async fn cut(mut self, error: SourceError) -> Ended {
+    async fn cut(&mut self, error: SourceError) -> Ended {
         if let Body::Events(events) = &mut self.body
             && !events.in_pieces
         {
@@ -341,7 +341,7 @@ impl Relay<'_, '_> {
 
     /// Nobody reads any more: the source is dropped by the caller, or read on to its usage where the key says
     /// so.
-    async fn client_left(mut self, timer: &Deadline) -> Ended {
+    async fn client_left(&mut self, timer: &Deadline) -> Ended {
         if let OnDisconnect::Drain(cap) = self.limits.on_disconnect {
             timer.set_at(clock::now() + Duration::from_millis(cap.time_max_ms));
             // The time being over is the cap's purpose.

@@ -13,7 +13,6 @@ use crate::net::deadline::Deadline;
 use crate::net::downstream::Downstream;
 use crate::net::page::Slice;
 use crate::net::send::{Gap, SendList};
-use std::rc::Rc;
 use std::time::Duration;
 
 /// The client is not there any more, or does not take its answer.
@@ -151,7 +150,7 @@ impl Sink<'_> {
 
 /// A client's connection.
 pub struct Http1Sink<'a> {
-    conn: &'a Rc<Conn>,
+    conn: &'a Conn,
     deadline: &'a Deadline,
     write_timeout: Duration,
     client: Client,

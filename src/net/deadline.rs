@@ -9,7 +9,8 @@ use crate::net::runtime;
 use crate::net::signal::Signal;
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::task::{Poll, Waker};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 /// How late a deadline may fire.
@@ -53,31 +54,48 @@ impl Deadline {
     }
 
     /// Ends when the deadline has passed, at most `TICK` late. May be dropped while it waits.
-    pub fn passed(&self) -> impl Future<Output = Expired> + '_ {
-        poll_fn(|cx| {
-            TABLE.with_borrow_mut(|table| {
-                let Some(entry) = table.entries.get_mut(self.place) else { return Poll::Ready(Expired) };
-                if entry.at != Instant::NEVER && clock::now() >= entry.at {
-                    return Poll::Ready(Expired);
-                }
-                match &mut entry.waker {
-                    Some(waker) if waker.will_wake(cx.waker()) => {}
-                    place => *place = Some(cx.waker().clone()),
-                }
-                Poll::Pending
-            })
-        })
+    pub fn passed(&self) -> impl Future<Output = Expired> + Unpin + '_ {
+        poll_fn(|cx| self.poll_passed(cx))
     }
 
-    /// `work`, or `Expired` where the deadline passes first; `work` is then dropped.
-    pub async fn bound<F: Future>(&self, work: F) -> Result<F::Output, Expired> {
-        let mut work = std::pin::pin!(work);
-        let mut passed = std::pin::pin!(self.passed());
-        poll_fn(|cx| match work.as_mut().poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Ok(output)),
-            Poll::Pending => passed.as_mut().poll(cx).map(Err),
+    /// `work`, or `Expired` where the deadline passes first.
+    pub fn bound<F: Future>(&self, work: F) -> Bound<'_, F> {
+        Bound { deadline: self, work }
+    }
+
+    fn poll_passed(&self, cx: &Context<'_>) -> Poll<Expired> {
+        TABLE.with_borrow_mut(|table| {
+            let Some(entry) = table.entries.get_mut(self.place) else { return Poll::Ready(Expired) };
+            if entry.at != Instant::NEVER && clock::now() >= entry.at {
+                return Poll::Ready(Expired);
+            }
+            match &mut entry.waker {
+                Some(waker) if waker.will_wake(cx.waker()) => {}
+                place => *place = Some(cx.waker().clone()),
+            }
+            Poll::Pending
         })
-        .await
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// Work with a deadline. No async fn: that would keep `work` twice, as an argument and as a local.
+    pub struct Bound<'a, F> {
+        deadline: &'a Deadline,
+        #[pin]
+        work: F,
+    }
+}
+
+impl<F: Future> Future for Bound<'_, F> {
+    type Output = Result<F::Output, Expired>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match this.work.poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending => this.deadline.poll_passed(cx).map(Err),
+        }
     }
 }
 

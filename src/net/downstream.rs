@@ -14,7 +14,8 @@ use crate::codec::http1::{
 use crate::net::allowance::Permit;
 use crate::net::conn::Conn;
 use crate::net::deadline::Deadline;
-use crate::net::page::{PAGE_BYTES, Page, Slice};
+use crate::net::inbox::Inbox;
+use crate::net::page::{Page, Slice};
 use crate::net::race::{First, race};
 use crate::net::send::SendList;
 use crate::net::signal::Signal;
@@ -71,9 +72,7 @@ pub struct Downstream {
     conn: Rc<Conn>,
     peer: SocketAddr,
     bounds: Bounds,
-    /// Received and not all used: `page[start..]` is what comes next.
-    page: Option<Page>,
-    start: usize,
+    inbox: Inbox,
     body: Body,
     upload: Upload,
     deadline: Deadline,
@@ -98,18 +97,15 @@ struct Upload {
 
 impl Downstream {
     /// Takes over an accepted connection; `unread` are bytes that were read from it already.
-    pub fn new(conn: Conn, peer: SocketAddr, bounds: Bounds, unread: Option<Page>) -> Downstream {
-        let deadline = Deadline::unset();
-        let upload = Upload::default();
+    pub fn new(conn: Conn, peer: SocketAddr, bounds: Bounds, unread: Option<Slice>) -> Downstream {
         Downstream {
             conn: Rc::new(conn),
             peer,
             bounds,
-            page: unread,
-            start: 0,
+            inbox: unread.map(Inbox::with).unwrap_or_default(),
             body: Body::None,
-            upload,
-            deadline,
+            upload: Upload::default(),
+            deadline: Deadline::unset(),
         }
     }
 
@@ -124,7 +120,7 @@ impl Downstream {
     }
 
     /// What a sink needs of this connection.
-    pub fn sending(&self) -> (&Rc<Conn>, &Deadline, Duration) {
+    pub fn sending(&self) -> (&Conn, &Deadline, Duration) {
         (&self.conn, &self.deadline, self.bounds.write_timeout)
     }
 
@@ -139,18 +135,17 @@ impl Downstream {
 
     /// Bytes behind the current message have arrived already.
     pub fn has_unread(&self) -> bool {
-        !self.unread().is_empty()
+        !self.inbox.is_empty()
     }
 
     /// Waits for the next request's head. `drain` ends the wait between requests.
     pub async fn read_head(&mut self, drain: &Signal) -> HeadRead {
         let mut scan = RequestScan::new();
         let mut begun = false;
-        self.release_used();
         self.deadline.set(self.bounds.idle_timeout);
         loop {
             if self.has_unread() {
-                match scan.advance(self.unread(), &self.bounds.head) {
+                match scan.advance(self.inbox.unread(), &self.bounds.head) {
                     Err(refusal) => return HeadRead::Refused(refusal),
                     Ok(Some(len)) => return self.take_head(&mut scan, len),
                     Ok(None) if !begun => {
@@ -203,7 +198,6 @@ impl Downstream {
                 return Err(BodyError::TooLarge);
             }
             if collected.bytes().is_empty() && self.is_body_read() {
-                self.release_used();
                 return Ok(piece);
             }
             self.make_room(&mut collected, piece.len(), bytes_max, permit)?;
@@ -211,7 +205,6 @@ impl Downstream {
             drop(piece);
             self.receive_into(&mut collected, bytes_max, permit).await?;
         }
-        self.release_used();
         let len = collected.bytes().len();
         Ok(collected.slice(0..len))
     }
@@ -236,7 +229,7 @@ impl Downstream {
     /// bytes would be a reset.
     pub async fn linger(mut self) {
         self.conn.shutdown().await;
-        self.page = None;
+        self.inbox = Inbox::Empty;
         self.deadline.set(LINGER_TIMEOUT);
         let mut left = LINGER_BYTES_MAX;
         while left > 0 {
@@ -249,16 +242,15 @@ impl Downstream {
     }
 
     /// Gives the connection away with the bytes that were read and not used: a tunnel begins.
-    pub fn into_tunnel(self) -> (Rc<Conn>, Option<Slice>) {
-        let unread = self.page.as_ref().map(|page| page.slice(self.start..page.bytes().len()));
-        (self.conn, unread.filter(|bytes| !bytes.is_empty()))
+    pub fn into_tunnel(mut self) -> (Rc<Conn>, Option<Slice>) {
+        (self.conn, self.inbox.take(usize::MAX))
     }
 
     fn take_head(&mut self, scan: &mut RequestScan, len: usize) -> HeadRead {
-        match scan.decode(self.unread()) {
+        match scan.decode(self.inbox.unread()) {
             Err(refusal) => HeadRead::Refused(refusal),
             Ok(head) => {
-                self.start += len;
+                self.inbox.skip(len);
                 self.upload = Upload { started: clock::now(), ..Upload::default() };
                 self.body = match head.framing {
                     BodyFraming::None => Body::None,
@@ -286,9 +278,7 @@ impl Downstream {
             Ok(false) => return Waited::Over,
             Ok(true) => {}
         }
-        let head_bytes_max = self.bounds.head.head_bytes_max;
-        let page = room_for_head(&mut self.page, &mut self.start, head_bytes_max);
-        match conn.try_recv(page) {
+        match self.inbox.receive(|page| conn.try_recv(page)) {
             Ok(Received::Bytes(_) | Received::Nothing) => Waited::Bytes,
             Ok(Received::End) | Err(_) => Waited::Over,
         }
@@ -296,8 +286,7 @@ impl Downstream {
 
     /// Payload that is there already.
     fn take_piece(&mut self) -> Result<Option<Slice>, BodyError> {
-        let Some(page) = &self.page else { return Ok(None) };
-        let unread = page.bytes().get(self.start..).unwrap_or_default();
+        let unread = self.inbox.unread();
         if unread.is_empty() {
             return Ok(None);
         }
@@ -305,24 +294,21 @@ impl Downstream {
             Body::None => Ok(None),
             Body::Length(left) => {
                 let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(unread.len());
-                let piece = page.slice(self.start..self.start + taken);
                 *left -= taken as u64;
-                self.start += taken;
-                Ok(Some(piece))
+                Ok(self.inbox.take(taken))
             }
             Body::Chunked(decoder) => match decoder.next(unread) {
                 Err(error) => Err(BodyError::Broken(error.what)),
                 Ok(Chunk::Data(range)) => {
-                    let piece = page.slice(self.start + range.start..self.start + range.end);
-                    self.start += range.end;
-                    Ok(Some(piece))
+                    self.inbox.skip(range.start);
+                    Ok(self.inbox.take(range.len()))
                 }
                 Ok(Chunk::NeedMore) => {
-                    self.start += unread.len();
+                    self.inbox = Inbox::Empty;
                     Ok(None)
                 }
                 Ok(Chunk::End { consumed }) => {
-                    self.start += consumed;
+                    self.inbox.skip(consumed);
                     Ok(None)
                 }
             },
@@ -332,29 +318,17 @@ impl Downstream {
     /// The whole body, where it came with its head.
     fn take_whole(&mut self, length: u64) -> Option<Slice> {
         let length = usize::try_from(length).ok()?;
-        let page = self.page.as_ref()?;
-        if self.unread().len() < length {
+        if length == 0 || self.inbox.unread().len() < length {
             return None;
         }
-        let whole = page.slice(self.start..self.start + length);
-        self.start += length;
         self.body = Body::None;
-        // The body alone keeps the page now: while a stream runs, nothing does.
-        self.release_used();
-        Some(whole)
+        self.inbox.take(length)
     }
 
-    /// Waits for more bytes into the page.
+    /// Waits for more bytes. Nothing is unread then: a decoder has used all that was there.
     async fn receive(&mut self) -> Result<(), BodyError> {
-        self.release_used();
         self.wait_for_body().await?;
-        let page = self.page.get_or_insert_with(Page::rent);
-        if page.room() == 0 {
-            // What is unread here is framing that the decoder has used already, or nothing: `release_used`
-            // ran.
-            return Err(BodyError::Broken("more framing than fits a buffer"));
-        }
-        match self.conn.try_recv(page) {
+        match self.inbox.receive(|page| self.conn.try_recv(page)) {
             Ok(Received::Bytes(_) | Received::Nothing) => Ok(()),
             Ok(Received::End) | Err(_) => Err(BodyError::Gone),
         }
@@ -372,7 +346,6 @@ impl Downstream {
             && left > 0
             && !self.has_unread()
         {
-            self.release_used();
             self.wait_for_body().await?;
             self.make_room(collected, 1, bytes_max, permit)?;
             match self.conn.try_recv(collected) {
@@ -435,38 +408,12 @@ impl Downstream {
             Err(_) => Err(BodyError::TooSlow),
         }
     }
-
-    fn unread(&self) -> &[u8] {
-        self.page.as_ref().and_then(|page| page.bytes().get(self.start..)).unwrap_or_default()
-    }
-
-    /// Gives the page back where all of it was used, or makes room in it.
-    fn release_used(&mut self) {
-        if !self.has_unread() {
-            self.page = None;
-            self.start = 0;
-        }
-    }
 }
 
 enum Waited {
     Bytes,
     Expired,
     Over,
-}
-
-/// The page that the next bytes of a head go to: a head stands in one page from its first byte on.
-fn room_for_head<'a>(page: &'a mut Option<Page>, start: &mut usize, head_bytes_max: usize) -> &'a mut Page {
-    let current = page.get_or_insert_with(Page::rent);
-    if current.room() == 0 {
-        let unread = current.bytes().get(*start..).unwrap_or_default();
-        let fits = unread.len() < PAGE_BYTES / 2;
-        let mut next = if fits { Page::rent() } else { Page::with_room(head_bytes_max + PAGE_BYTES) };
-        next.append(unread);
-        *start = 0;
-        *current = next;
-    }
-    current
 }
 
 const HEAD_TOO_SLOW: Refusal = Refusal { status: 408, what: "the request head took too long" };

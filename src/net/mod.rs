@@ -15,6 +15,7 @@ pub mod allowance;
 pub mod conn;
 pub mod deadline;
 pub mod downstream;
+pub mod inbox;
 pub mod listener;
 pub mod page;
 pub mod race;

@@ -16,6 +16,9 @@ use std::rc::Rc;
 /// Bytes in a pooled page: one TLS record fits.
 pub const PAGE_BYTES: usize = 16 * 1024;
 
+/// Room that a read into the shared page finds at least: a request with its head, or a lot of events.
+const SHARED_ROOM_MIN: usize = 4 * 1024;
+
 /// Pages that a thread keeps for reuse (16 MiB).
 const POOL_PAGES_MAX: usize = 1024;
 
@@ -134,8 +137,8 @@ pub struct Slice {
 impl Slice {
     /// A part of this slice; a range beyond it is cut to it.
     pub fn slice(&self, range: Range<usize>) -> Slice {
-        let end = (self.start + range.end).min(self.end);
-        Slice { block: self.block.share(), start: (self.start + range.start).min(end), end }
+        let end = self.start.saturating_add(range.end).min(self.end);
+        Slice { block: self.block.share(), start: self.start.saturating_add(range.start).min(end), end }
     }
 
     /// Makes this slice longer where `next` follows it in the same page; false (and nothing done) otherwise.
@@ -163,6 +166,22 @@ impl Deref for Slice {
     }
 }
 
+/// Lets `fill` append to the page that the thread's connections receive into one behind the other, and gives
+/// what it appended. It finds room for `SHARED_ROOM_MIN` bytes or more. Who keeps the slice keeps its page:
+/// at worst a page each, as if it had received into one of its own.
+pub fn with_shared<T>(fill: impl FnOnce(&mut Page) -> T) -> (T, Slice) {
+    let mut page = SHARED.take().unwrap_or_else(Page::rent);
+    // Started anew as soon as nobody holds a part of it: the same few lines of cache again.
+    if !page.clear() && page.room() < SHARED_ROOM_MIN {
+        page = Page::rent();
+    }
+    let before = page.filled;
+    let out = fill(&mut page);
+    let slice = page.slice(before..page.filled);
+    SHARED.set(Some(page));
+    (out, slice)
+}
+
 /// Gives back pages that stood unused in this thread's pool since the last call. Call it every few seconds.
 pub fn trim_pool() {
     POOL.with_borrow_mut(|pool| {
@@ -173,9 +192,13 @@ pub fn trim_pool() {
     });
 }
 
-/// Pages of this thread that are rented out (pooled size only). Tests use it to show that nothing leaks.
+/// Pages of this thread that are rented out (pooled size only), the shared one only while a part of it is held.
+/// Tests use it to show that nothing leaks.
 pub fn rented_pages() -> usize {
-    RENTED.get()
+    let shared = SHARED.take();
+    let unused = usize::from(shared.as_ref().is_some_and(Page::is_alone));
+    SHARED.set(shared);
+    RENTED.get() - unused
 }
 
 struct Block {
@@ -237,6 +260,7 @@ struct Pool {
 thread_local! {
     static POOL: RefCell<Pool> = const { RefCell::new(Pool { free: Vec::new(), low_water: 0 }) };
     static RENTED: Cell<usize> = const { Cell::new(0) };
+    static SHARED: Cell<Option<Page>> = const { Cell::new(None) };
 }
 
 #[cfg(test)]

@@ -214,7 +214,7 @@ impl Piece {
 }
 
 /// Storage above this size is freed with its list.
-const OWN_BYTES_KEPT: usize = 64 * 1024;
+const OWN_BYTES_KEPT: usize = 4 * 1024;
 const LISTS_KEPT: usize = 256;
 
 thread_local! {

@@ -19,26 +19,29 @@ use crate::net::downstream::{Bounds, Downstream, HeadRead};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// A connection that begins under the bounds of `snapshot`. Boxed, as everything large of a connection that
+/// is not needed with every event: its task stays small.
+pub fn begin(snapshot: &Snapshot, conn: Conn, peer: SocketAddr) -> Box<Downstream> {
+    Box::new(Downstream::new(conn, peer, bounds(snapshot), None))
+}
+
 /// Serves a connection to its end.
-pub async fn serve(worker: &Worker, conn: Conn, peer: SocketAddr) {
-    let snapshot = worker.snapshot();
-    let mut downstream = Downstream::new(conn, peer, bounds(&snapshot), None);
-    let mut requests_left = match snapshot.limits.requests_per_connection_max {
+pub async fn serve(worker: &Worker, mut downstream: Box<Downstream>) {
+    let mut requests_left = match worker.snapshot().limits.requests_per_connection_max {
         0 => u32::MAX,
         most => most,
     };
-    drop(snapshot);
     loop {
         let head = match downstream.read_head(&worker.drain).await {
             HeadRead::Head(head) => head,
             HeadRead::Over => return,
-            HeadRead::Refused(refusal) => return refuse(worker, downstream, refusal).await,
+            HeadRead::Refused(refusal) => return Box::pin(refuse(worker, downstream, refusal)).await,
         };
         requests_left -= 1;
         let after = llm::serve(worker, &mut downstream, head, requests_left > 0).await;
         match after {
             After::KeepAlive => {}
-            After::Close => return downstream.linger().await,
+            After::Close => return Box::pin(downstream.linger()).await,
             After::Abort => return downstream.conn().reset_on_close(),
             After::Tunnelled => return,
         }
@@ -46,14 +49,13 @@ pub async fn serve(worker: &Worker, conn: Conn, peer: SocketAddr) {
 }
 
 /// Answers a client that speaks plain HTTP to a TLS port.
-pub async fn refuse_plain(worker: &Worker, conn: Conn, peer: SocketAddr) {
-    let downstream = Downstream::new(conn, peer, bounds(&worker.snapshot()), None);
+pub async fn refuse_plain(worker: &Worker, downstream: Box<Downstream>) {
     let what = "this port speaks TLS: use https";
-    refuse(worker, downstream, Refusal { status: 400, what }).await;
+    Box::pin(refuse(worker, downstream, Refusal { status: 400, what })).await;
 }
 
 /// Answers a head that breaks a rule, in the plainest form: the dialect is not known yet.
-async fn refuse(worker: &Worker, downstream: Downstream, refusal: Refusal) {
+async fn refuse(worker: &Worker, downstream: Box<Downstream>, refusal: Refusal) {
     worker.facts.counters().heads_refused.add(1);
     let client = Client { is_http10: false, is_head: false, keep_alive: false };
     let mut sink = Sink::Http1(Http1Sink::new(&downstream, client));

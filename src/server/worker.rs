@@ -7,7 +7,7 @@
 
 use crate::handler::worker::Worker;
 use crate::net::conn::Conn;
-use crate::net::deadline::Deadline;
+use crate::net::deadline::{Deadline, Expired};
 use crate::net::listener::{Accepted, Listener};
 use crate::net::page;
 use crate::net::race::{First, race};
@@ -17,7 +17,7 @@ use crate::net::stream::Stream;
 use crate::net::tls::{self, AcceptError, ServerSide};
 use crate::server::{Shared, connection};
 use std::cell::Cell;
-use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Acquire;
@@ -85,35 +85,53 @@ fn start(worker: &Rc<Worker>, accepted: Accepted, at: usize, open: &Rc<Open>) {
     counters.connections_total.add(1);
     let counted = Counted(Rc::clone(open), Rc::clone(worker));
     let worker = Rc::clone(worker);
-    runtime::spawn(async move {
-        let _counted = counted;
-        let Accepted { stream, peer } = accepted;
-        let snapshot = worker.snapshot();
-        let side = snapshot.listeners.get(at).and_then(|listener| listener.tls.clone());
-        let timeout = snapshot.timeouts.tls_handshake;
-        drop(snapshot);
-        match side {
-            None => connection::serve(&worker, Conn::Plain(stream), peer).await,
-            Some(side) => serve_tls(&worker, stream, &side, timeout, peer).await,
+    let snapshot = worker.snapshot();
+    let Accepted { stream, peer } = accepted;
+    let side = snapshot.listeners.get(at).and_then(|listener| listener.tls.clone());
+    match side {
+        None => {
+            let downstream = connection::begin(&snapshot, Conn::Plain(stream), peer);
+            runtime::spawn(async move {
+                let _counted = counted;
+                connection::serve(&worker, downstream).await;
+            });
         }
-    });
+        Some(side) => {
+            let handshake = handshake(stream, side, snapshot.timeouts.tls_handshake);
+            runtime::spawn(async move {
+                let _counted = counted;
+                match handshake.await {
+                    Ok(Ok(conn)) => {
+                        let downstream = connection::begin(&worker.snapshot(), conn, peer);
+                        connection::serve(&worker, downstream).await;
+                    }
+                    Ok(Err(AcceptError::PlainHttp(conn))) => {
+                        let downstream = connection::begin(&worker.snapshot(), conn, peer);
+                        connection::refuse_plain(&worker, downstream).await;
+                    }
+                    Ok(Err(AcceptError::Failed(_))) | Err(_) => {
+                        worker.facts.counters().handshakes_failed.add(1);
+                    }
+                }
+            });
+        }
+    }
 }
 
-/// Makes the handshake, then serves. A client that speaks HTTP to a TLS port is told so.
-async fn serve_tls(worker: &Worker, stream: Stream, side: &ServerSide, timeout: Duration, peer: SocketAddr) {
-    // Boxed: its states are gone when the connection begins, and would otherwise be part of every connection.
-    let accepted = Box::pin(async move {
+/// A TLS handshake within its timeout. Boxed: its states are gone when the connection begins, and would
+/// otherwise be part of it.
+fn handshake(
+    stream: Stream,
+    side: ServerSide,
+    timeout: Duration,
+) -> Pin<Box<impl Future<Output = Result<Result<Conn, AcceptError>, Expired>>>> {
+    Box::pin(async move {
         let timer = Deadline::unset();
         if !timeout.is_zero() {
             timer.set(timeout);
         }
-        timer.bound(tls::accept(stream, side)).await
-    });
-    match accepted.await {
-        Ok(Ok(conn)) => connection::serve(worker, conn, peer).await,
-        Ok(Err(AcceptError::PlainHttp(conn))) => connection::refuse_plain(worker, conn, peer).await,
-        Ok(Err(AcceptError::Failed(_))) | Err(_) => worker.facts.counters().handshakes_failed.add(1),
-    }
+        timer.bound(tls::accept(stream, &side)).await
+    })
 }
 
 /// Follows what control says: new generations, the drain.

@@ -445,7 +445,7 @@ fn relay_staged(
         };
         let runner = StageRunner::new(dialect, stages);
         let (mut exchange, mut tap) = (Exchange::begin(clock::now()), Tap::closed());
-        let relay = Relay {
+        let mut relay = Relay {
             exchange: &mut exchange,
             source: &mut source,
             sink: &mut sink,

@@ -6,7 +6,7 @@
 //! Errors: what rustls found, after its alert was sent to the peer. Dropping the future drops the connection.
 
 use crate::net::page::Page;
-use crate::net::race::{First, race_kept};
+use crate::net::race::{First, race};
 use crate::net::send::SendList;
 use crate::net::stream::{Received, Stream};
 use crate::net::tls::error::{Kind, TlsError};
@@ -199,7 +199,7 @@ async fn flush(
     list.push_bytes(std::mem::take(output).into());
     let mut sending = pin!(stream.send(list));
     while pending.bytes.len() <= input_max {
-        match race_kept(sending.as_mut(), pin!(stream.readable())).await {
+        match race(sending.as_mut(), stream.readable()).await {
             First::One(sent) => return Ok(sent?),
             First::Two(readable) => readable?,
         }

@@ -8,7 +8,8 @@
 use super::http1::UpstreamError;
 use crate::codec::http1::{Asked, HeadLimits, ResponseHead, ResponseScan};
 use crate::net::conn::Conn;
-use crate::net::page::{PAGE_BYTES, Page, Slice};
+use crate::net::inbox::Inbox;
+use crate::net::page::Slice;
 use crate::net::stream::Received;
 use std::ops::Deref;
 
@@ -41,9 +42,7 @@ impl Deref for Answer {
 /// Reads until the final head is there.
 pub(super) struct HeadReader {
     scan: ResponseScan,
-    page: Option<Page>,
-    /// Where in the page the head that is being read begins.
-    start: usize,
+    inbox: Inbox,
     /// Something has come, be it an interim head.
     heard: bool,
     final_head: Option<Box<ResponseHead>>,
@@ -61,7 +60,7 @@ pub(super) enum Progress {
 impl HeadReader {
     /// A reader for the answer to one request.
     pub fn new(asked: Asked) -> HeadReader {
-        HeadReader { scan: ResponseScan::new(asked), page: None, start: 0, heard: false, final_head: None }
+        HeadReader { scan: ResponseScan::new(asked), inbox: Inbox::Empty, heard: false, final_head: None }
     }
 
     /// What is known so far.
@@ -86,13 +85,11 @@ impl HeadReader {
         if self.final_head.is_some() {
             return Ok(self.progress());
         }
-        let page = self.page.get_or_insert_with(Page::rent);
-        match conn.try_recv(page) {
+        match self.inbox.receive(|page| conn.try_recv(page)) {
             Ok(Received::Bytes(_)) => {
                 self.heard = true;
                 self.scan_on()?;
             }
-            Ok(Received::Nothing) if page.bytes().is_empty() => self.page = None,
             Ok(Received::Nothing) => {}
             Ok(Received::End) | Err(_) => return Err(self.end()),
         }
@@ -101,37 +98,21 @@ impl HeadReader {
 
     /// The answer, and what was received behind it.
     pub fn take(&mut self) -> Option<(Answer, Option<Slice>)> {
-        let (head, page) = (self.final_head.take()?, self.page.take()?);
-        let body = self.start + head.len;
-        let bytes = page.slice(self.start..body);
-        let unread = (body < page.bytes().len()).then(|| page.slice(body..page.bytes().len()));
-        Some((Answer { head, bytes }, unread))
+        let head = self.final_head.take()?;
+        let bytes = self.inbox.take(head.len)?;
+        Some((Answer { head, bytes }, self.inbox.take(usize::MAX)))
     }
 
     fn scan_on(&mut self) -> Result<(), UpstreamError> {
-        while let Some(page) = &mut self.page {
-            let head = self.scan.advance(page.bytes().get(self.start..).unwrap_or_default(), &LIMITS);
+        while !self.inbox.is_empty() {
+            let head = self.scan.advance(self.inbox.unread(), &LIMITS);
             match head.map_err(|bad| UpstreamError::HeadInvalid(bad.what))? {
-                Some(head) if head.is_interim() => {
-                    self.start += head.len;
-                    if self.start == page.bytes().len() {
-                        self.page = None;
-                        self.start = 0;
-                    }
-                }
+                Some(head) if head.is_interim() => self.inbox.skip(head.len),
                 Some(head) => {
                     self.final_head = Some(Box::new(head));
                     return Ok(());
                 }
-                None if page.room() > 0 => return Ok(()),
-                None => {
-                    // Room for the longest head, with some of what follows.
-                    let mut larger = Page::with_room(LIMITS.head_bytes_max + PAGE_BYTES);
-                    larger.append(page.bytes().get(self.start..).unwrap_or_default());
-                    *page = larger;
-                    self.start = 0;
-                    return Ok(());
-                }
+                None => return Ok(()),
             }
         }
         Ok(())

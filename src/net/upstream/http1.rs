@@ -25,8 +25,8 @@ use super::pool::Lease;
 use crate::base::error::{Kind, Timer};
 use crate::codec::http1::{Asked, Chunk, ChunkDecoder, ResponseFraming};
 use crate::net::deadline::Deadline;
-use crate::net::page::{Page, Slice};
-use crate::net::race::{First, race_kept};
+use crate::net::page::{self, Page, Slice};
+use crate::net::race::{First, race};
 use crate::net::send::SendList;
 use crate::net::stream::Received;
 use std::fmt;
@@ -36,6 +36,9 @@ use std::time::Duration;
 /// Sends of more bytes than this watch for an early answer.
 pub const WATCHED_FROM: usize = 32 * 1024;
 
+/// A read of so many bytes is followed by one that may bring more.
+const MUCH_BYTES: usize = 4 * 1024;
+
 /// One exchange. Dropping it cancels it: the connection is closed.
 pub struct Http1Upstream {
     lease: Lease,
@@ -44,6 +47,8 @@ pub struct Http1Upstream {
     body: Body,
     /// Received, not yet decoded.
     unread: Option<Slice>,
+    /// The last read brought so much that the next one gets a page of its own, not the rest of the shared one.
+    brings_much: bool,
     /// A part of the request did not go out, or the answer began before it had.
     request_cut: bool,
     /// What the head said about this connection.
@@ -106,6 +111,7 @@ impl Http1Upstream {
             head: Some(Box::new(HeadReader::new(asked))),
             body: Body::Unknown,
             unread: None,
+            brings_much: false,
             request_cut: false,
             keep_alive: false,
             kept_for: Duration::MAX,
@@ -124,10 +130,9 @@ impl Http1Upstream {
         let sent = if part.len() > WATCHED_FROM {
             // Boxed: its state is large and rare, and would be part of every exchange that waits.
             let mut sending = Box::pin(self.send_watched(part));
-            race_kept(sending.as_mut(), pin!(deadline.passed())).await
+            race(sending.as_mut(), deadline.passed()).await
         } else {
-            let sending = pin!(self.send_unwatched(part));
-            race_kept(sending, pin!(deadline.passed())).await
+            race(self.send_unwatched(part), deadline.passed()).await
         };
         let sent = match sent {
             First::One(sent) => sent?,
@@ -154,7 +159,7 @@ impl Http1Upstream {
     pub async fn read_head(&mut self, deadline: &Deadline) -> Result<Answer, UpstreamError> {
         let taken_before = UpstreamError::HeadInvalid("the head was taken before");
         let head = self.head.as_mut().ok_or(taken_before)?;
-        match race_kept(pin!(head.read(&self.lease)), pin!(deadline.passed())).await {
+        match race(head.read(&self.lease), deadline.passed()).await {
             First::One(read) => read?,
             First::Two(_) => return Err(UpstreamError::Timeout(Timer::ResponseHead)),
         }
@@ -253,7 +258,7 @@ impl Http1Upstream {
             if head.progress() != Progress::Waiting {
                 break sending.await;
             }
-            match race_kept(sending.as_mut(), pin!(conn.readable())).await {
+            match race(sending.as_mut(), conn.readable()).await {
                 First::One(sent) => break sent,
                 First::Two(_) => {
                     if let Progress::Answered { status: 300.. } = head.receive(conn)? {
@@ -276,9 +281,18 @@ impl Http1Upstream {
 
     /// Takes in what has arrived, without waiting. Only where nothing is left to decode.
     fn receive(&mut self) -> Result<(), UpstreamError> {
-        let mut page = Page::rent();
-        match self.lease.try_recv(&mut page) {
-            Ok(Received::Bytes(n)) => self.unread = Some(page.slice(0..n)),
+        let (received, slice) = if self.brings_much {
+            let mut page = Page::rent();
+            let received = self.lease.try_recv(&mut page);
+            (received, page.slice(0..usize::MAX))
+        } else {
+            page::with_shared(|page| self.lease.try_recv(page))
+        };
+        match received {
+            Ok(Received::Bytes(n)) => {
+                self.brings_much = n >= MUCH_BYTES;
+                self.unread = Some(slice);
+            }
             Ok(Received::Nothing) => {}
             Ok(Received::End) if matches!(self.body, Body::UntilClose) => self.body = Body::Ended,
             // TLS reports an end without its closing alert as an error, so that a cut is visible.

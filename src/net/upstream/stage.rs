@@ -5,7 +5,7 @@ use crate::net::conn::Conn;
 use crate::net::listener::{self, Listener};
 use crate::net::memory::{Faults, Simulation, each_seed};
 use crate::net::page::Page;
-use crate::net::race::{First, race, race_kept};
+use crate::net::race::{First, race};
 use crate::net::resolve::Addresses;
 use crate::net::runtime::{self, Driver, Wish};
 use crate::net::send::SendList;
@@ -163,7 +163,7 @@ pub async fn pause() {
 /// Both results, from futures that run side by side.
 pub async fn join<A: Future, B: Future>(one: A, two: B) -> (A::Output, B::Output) {
     let (mut one, mut two) = (pin!(one), pin!(two));
-    match race_kept(one.as_mut(), two.as_mut()).await {
+    match race(one.as_mut(), two.as_mut()).await {
         First::One(first) => (first, two.await),
         First::Two(second) => (one.await, second),
     }
