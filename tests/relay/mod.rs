@@ -13,5 +13,6 @@ mod lifecycle;
 mod passthrough;
 mod requests;
 mod stages;
+mod stale;
 mod told;
 mod wire;
