@@ -29,4 +29,7 @@ pub mod upstream;
 
 pub mod memory;
 
+#[cfg(test)]
+pub mod moved;
+
 mod kernel;

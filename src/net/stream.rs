@@ -1,5 +1,7 @@
 //! A connected byte stream without TLS: a kernel socket, or one end of a pipe of the simulation.
 
+#[cfg(test)]
+use crate::net::moved;
 use crate::net::page::Page;
 use crate::net::send::SendList;
 use crate::net::{kernel, memory, runtime};
@@ -38,10 +40,15 @@ impl Stream {
         if page.room() == 0 {
             return Ok(Received::Nothing);
         }
-        match self {
+        let received = match self {
             Stream::Kernel(socket) => socket.try_recv(page),
             Stream::Memory(socket) => socket.try_recv(page),
+        };
+        #[cfg(test)]
+        if let Ok(Received::Bytes(n)) = received {
+            moved::note(moved::Way::Received, &page.bytes()[page.bytes().len() - n..]);
         }
+        received
     }
 
     /// Looks whether something is there without taking it: `Bytes(1)`, the end, or nothing.
@@ -54,6 +61,8 @@ impl Stream {
 
     /// Sends the whole list. A send that is dropped half-way leaves the stream unusable.
     pub async fn send(&self, list: SendList) -> io::Result<()> {
+        #[cfg(test)]
+        list.pieces().for_each(|piece| moved::note(moved::Way::Sent, piece));
         match self {
             Stream::Kernel(socket) => socket.send(list).await,
             Stream::Memory(socket) => socket.send(list).await,

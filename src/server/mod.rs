@@ -7,6 +7,9 @@
 pub mod connection;
 pub mod worker;
 
+#[cfg(test)]
+mod zero_copy;
+
 use crate::handler::facts::{Counters, Facts, LOG_RING_BYTES};
 use crate::handler::worker::{Published, Worker};
 use crate::net::listener::{self, Listener};

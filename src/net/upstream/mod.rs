@@ -27,7 +27,7 @@ mod allocations;
 #[cfg(test)]
 mod sim;
 #[cfg(test)]
-mod stage;
+pub mod stage;
 
 pub use connect::{ATTEMPTS_MAX, AVOIDED_FOR};
 pub use failure::{ConnectFailure, Which};
