@@ -241,9 +241,10 @@ impl Downstream {
         }
     }
 
-    /// Gives the connection away with the bytes that were read and not used: a tunnel begins.
-    pub fn into_tunnel(mut self) -> (Rc<Conn>, Option<Slice>) {
-        (self.conn, self.inbox.take(usize::MAX))
+    /// Gives the connection away with the bytes that were read and not used: a tunnel begins
+    /// (`After::Tunnelled`). No further request is read here.
+    pub fn tunnel(&mut self) -> (Rc<Conn>, Option<Slice>) {
+        (Rc::clone(&self.conn), self.inbox.take(usize::MAX))
     }
 
     fn take_head(&mut self, scan: &mut RequestScan, len: usize) -> HeadRead {

@@ -15,4 +15,5 @@ mod requests;
 mod stages;
 mod stale;
 mod told;
+mod tunnel;
 mod wire;
