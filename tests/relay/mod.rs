@@ -16,4 +16,5 @@ mod stages;
 mod stale;
 mod told;
 mod tunnel;
+mod upload;
 mod wire;
