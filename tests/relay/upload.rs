@@ -92,7 +92,7 @@ fn a_body_below_the_rate_is_refused_when_its_grace_is_used_up() {
             // Nothing of a collected body reaches the provider; a streamed one breaks off there.
             let scripts = match way {
                 Way::Collected => Vec::new(),
-                Way::Through if step == 0 => vec![Script::new().expect_end()],
+                Way::Through if step == 0 => vec![Script::new().expect_until("\r\n\r\n").expect_end()],
                 Way::Through => vec![Script::new().expect_until("\r\n\r\n").expect_until("x").wait(60 * S)],
             };
             let (answer, took) = simulated(upload(way, 100_000, step, scripts));
