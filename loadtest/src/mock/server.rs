@@ -165,7 +165,7 @@ impl Server {
         if self.connections[place].is_none() {
             return;
         }
-        if one.readable && self.read(place) == Life::Ends {
+        if one.readable && self.read(place, one.closing) == Life::Ends {
             return self.end(place);
         }
         if one.writable {
@@ -173,7 +173,7 @@ impl Server {
         }
     }
 
-    fn read(&mut self, place: usize) -> Life {
+    fn read(&mut self, place: usize, is_closing: bool) -> Life {
         loop {
             let Some(connection) = self.connections[place].as_mut() else { return Life::Goes };
             let mut buffer = std::mem::take(&mut self.buffer);
@@ -186,8 +186,8 @@ impl Server {
             };
             let is_drained = !matches!(outcome, Ok(size) if size == buffer.len());
             self.buffer = buffer;
-            let is_tls = self.config.tls.is_some() && outcome.is_ok();
-            if life == Life::Ends || (is_drained && !is_tls) {
+            let may_hold_more = (self.config.tls.is_some() || is_closing) && outcome.is_ok();
+            if life == Life::Ends || (is_drained && !may_hold_more) {
                 return life;
             }
         }

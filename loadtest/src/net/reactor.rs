@@ -1,7 +1,8 @@
 //! Readiness of sockets: one epoll instance per thread, edge-triggered, registered once per socket.
 //!
 //! Edge-triggered because a socket is then never re-registered: a request costs one write, one read and a
-//! share of one wait. Who reads must read until the kernel says "would block" or returns less than asked for.
+//! share of one wait. Who reads must read until the kernel says "would block" or returns less than asked for;
+//! where the peer is `closing`, until the end or the error itself.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,6 +19,8 @@ pub struct Ready {
     pub token: u64,
     pub readable: bool,
     pub writable: bool,
+    /// The peer has closed or reset: no further edge tells of it, so a reader must go on to the end.
+    pub closing: bool,
 }
 
 pub struct Reactor {
@@ -56,9 +59,10 @@ impl Reactor {
         ready.extend(self.events.iter().map(|event| {
             let flags = event.flags;
             let broken = flags.intersects(epoll::EventFlags::ERR | epoll::EventFlags::HUP);
-            let input = flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP);
-            let output = flags.contains(epoll::EventFlags::OUT);
-            Ready { token: event.data.u64(), readable: input || broken, writable: output || broken }
+            let closing = broken || flags.contains(epoll::EventFlags::RDHUP);
+            let readable = closing || flags.contains(epoll::EventFlags::IN);
+            let writable = broken || flags.contains(epoll::EventFlags::OUT);
+            Ready { token: event.data.u64(), readable, writable, closing }
         }));
         Ok(())
     }

@@ -75,6 +75,17 @@ struct LoadState {
     is_trace: bool,
 }
 
+/// How long to read from a socket that is ready.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// One read: the reader is slow on purpose.
+    Once,
+    /// A plain socket that gave less than asked for is drained.
+    Short,
+    /// TLS may hold more than the socket, and an end or a reset behind the data is not told again.
+    Blocked,
+}
+
 pub struct Worker {
     plan: Arc<Plan>,
     place: usize,
@@ -279,12 +290,13 @@ impl Worker {
             return self.broke(place, &error);
         }
         if one.readable && connection.read_bytes == 0 {
-            self.read(place, READ_BYTES);
+            let until = if one.closing || self.plan.target.is_tls() { Until::Blocked } else { Until::Short };
+            self.read(place, READ_BYTES, until);
         }
     }
 
     /// Reads what is there; a slow reader at most `most` bytes.
-    fn read(&mut self, place: usize, most: usize) {
+    fn read(&mut self, place: usize, most: usize, until: Until) {
         let mut whole = std::mem::take(&mut self.buffer);
         let buffer = &mut whole[..most];
         while let Some(connection) = self.connections[place].as_mut() {
@@ -316,9 +328,7 @@ impl Worker {
                             self.close(place);
                         }
                     }
-                    // A plain socket that gave less than asked for is drained; under TLS more may be
-                    // decrypted.
-                    if most < READ_BYTES || (size < most && !self.plan.target.is_tls()) {
+                    if until == Until::Once || (size < most && until == Until::Short) {
                         break;
                     }
                 }
@@ -408,7 +418,7 @@ impl Worker {
         for place in 0..self.connections.len() {
             let most = self.connections[place].as_ref().map_or(0, |connection| connection.read_bytes);
             if most > 0 {
-                self.read(place, most);
+                self.read(place, most, Until::Once);
             }
         }
         for load in 0..self.loads.len() {
