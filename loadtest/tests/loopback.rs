@@ -43,7 +43,7 @@ pub fn options(address: &Address) -> Options {
 }
 
 /// One load for half a second, of which everything counts.
-fn scenario(shape: &str, rate: &str, answer: &str) -> Scenario {
+pub fn scenario(shape: &str, rate: &str, answer: &str) -> Scenario {
     let text = format!(
         "question = 'q'\npasses_when = 'p'\nwarmup_s = 0\nduration_s = 0.5\ndrain_s = 0.5\ntimeout_s = 2\n[[load]]\nname = 'a'\n\
          shape = '{shape}'\nrate = {rate}\nanswer = {answer}\nconnections = 8\n"
@@ -51,7 +51,7 @@ fn scenario(shape: &str, rate: &str, answer: &str) -> Scenario {
     Scenario::parse(&text).expect("a valid scenario")
 }
 
-fn errors(result: &RunResult) -> Vec<String> {
+pub fn errors(result: &RunResult) -> Vec<String> {
     result.loads[0].errors.keys().cloned().collect()
 }
 

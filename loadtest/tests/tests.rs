@@ -2,5 +2,6 @@
 //! loopback.
 
 mod broken;
+mod http2;
 mod loopback;
 mod results;

@@ -21,7 +21,7 @@ use crate::net::thread;
 use crate::report::{csv, html, table};
 use crate::run::target::{Target, Trust};
 use crate::run::{Options, run as run_scenario};
-use crate::scenario::{Rate, Scenario, Shape};
+use crate::scenario::{Http, Rate, Scenario, Shape};
 use crate::verify as verifier;
 
 pub fn mock(args: &MockArgs) -> Result<u8, String> {
@@ -52,10 +52,11 @@ pub fn mock(args: &MockArgs) -> Result<u8, String> {
 
 fn server_tls(chain: &Path, key: &Path) -> Result<Arc<rustls::ServerConfig>, String> {
     let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| format!("{}: {error}", key.display()))?;
-    let config = rustls::ServerConfig::builder()
+    let mut config = rustls::ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(certificates(chain)?, secret)
         .map_err(|error| format!("{}: {error}", chain.display()))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 
@@ -178,6 +179,13 @@ fn compare_exit_code(result: &compare::CompareResult) -> u8 {
 fn adjust(scenario: &mut Scenario, args: &LoadArgs) -> Result<(), String> {
     scenario.duration_s = args.duration.unwrap_or(scenario.duration_s);
     scenario.warmup_s = args.warmup.unwrap_or(scenario.warmup_s);
+    match args.http.as_deref() {
+        None => {}
+        Some("1.1") => scenario.http = Http::One,
+        Some("2") => scenario.http = Http::Two,
+        Some(other) => return Err(format!("--http {other}: need 1.1 or 2")),
+    }
+    scenario.streams_per_connection = args.streams_per_connection.unwrap_or(scenario.streams_per_connection);
     let (mut rated, mut held) = (0, 0);
     for load in &mut scenario.load {
         if let Some(model) = &args.model {

@@ -226,6 +226,12 @@ struct LoadArgs {
     /// Most connections, instead of the scenario's.
     #[arg(long)]
     connections: Option<usize>,
+    /// 1.1 or 2, instead of the scenario's. Plain connections speak 2 without asking, TLS agrees on it.
+    #[arg(long, value_name = "VERSION")]
+    http: Option<String>,
+    /// HTTP/2: streams that one connection carries at once, instead of the scenario's.
+    #[arg(long, value_name = "STREAMS")]
+    streams_per_connection: Option<usize>,
     /// Closed loop with this many clients, whatever the scenario plans. Hides the target's stalls.
     #[arg(long, value_name = "CLIENTS")]
     closed_loop: Option<usize>,

@@ -2,7 +2,8 @@
 //!
 //! Input: the request's dialect, mode and script, and the time. Output: one event per step, already in its
 //! HTTP/1.1 framing, or the time at which the next one is due. The owner sends each step with a write of its
-//! own.
+//! own. For HTTP/2 the head is handed out apart and events are bare; faults that only HTTP/1.1 has the bytes for
+//! become resets.
 //! A stream that is behind its plan sends what is due at once, an event per write, until it has caught up.
 
 use std::io::Write as _;
@@ -16,7 +17,6 @@ use crate::mock::script::Script;
 use crate::net::clock::NS_PER_S;
 use crate::record;
 
-const GZIP: &str = "content-encoding: gzip\r\n";
 const JSON: &str = "application/json";
 const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
 
@@ -25,6 +25,25 @@ const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
 pub enum Connection {
     KeepAlive,
     Close,
+}
+
+/// Who frames what the answer consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// The answer itself.
+    Http1,
+    /// Its owner.
+    Http2,
+}
+
+/// The head of an answer, for an owner that frames it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub status: u16,
+    pub content_type: &'static str,
+    pub length: Option<usize>,
+    pub is_gzip: bool,
+    pub retry_after_s: Option<u32>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -56,6 +75,7 @@ pub struct Request {
     pub connection: Connection,
     /// The caller takes gzip.
     pub accepts_gzip: bool,
+    pub framing: Framing,
 }
 
 pub struct Answer {
@@ -64,6 +84,9 @@ pub struct Answer {
     script: Script,
     facts: Facts,
     connection: Connection,
+    framing: Framing,
+    /// For `Framing::Http2`, until it is taken.
+    head: Option<Head>,
     /// Set when the body is compressed; each event is flushed.
     packer: Option<GzEncoder<Vec<u8>>>,
     frame: Frame,
@@ -78,6 +101,12 @@ pub struct Answer {
     pub records_sent: u32,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Encoding {
+    Identity,
+    Gzip,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     First,
@@ -89,7 +118,7 @@ enum Stage {
 
 impl Answer {
     pub fn new(request: Request, stream: u32, now_ns: u64) -> Self {
-        let Request { dialect, mode, script, facts, connection, accepts_gzip } = request;
+        let Request { dialect, mode, script, facts, connection, accepts_gzip, framing } = request;
         let mut random = fastrand::Rng::with_seed(u64::from(stream) ^ 0x5eed);
         let ttft_ns = (script.ttft_us as f64 * log_normal(&mut random, script.ttft_sigma) * 1000.0) as u64;
         let frame = if mode == Mode::Stream { dialect.frame(&facts) } else { Frame::default() };
@@ -99,6 +128,8 @@ impl Answer {
             script,
             facts,
             connection,
+            framing,
+            head: None,
             packer: (script.gzip && accepts_gzip).then(|| GzEncoder::new(Vec::new(), Compression::fast())),
             frame,
             stream,
@@ -115,6 +146,11 @@ impl Answer {
     /// What the usage of a finished answer says, one token per record.
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// The head, once, when the answer has come to it.
+    pub fn take_head(&mut self) -> Option<Head> {
+        self.head.take()
     }
 
     /// Appends the next thing to send to `out`.
@@ -145,14 +181,14 @@ impl Answer {
         if self.mode == Mode::Whole {
             let body = self.whole(now_ns);
             let packed = self.packer.take().map(|packer| finish(packer, body.as_bytes()));
-            let encoding = if packed.is_some() { GZIP } else { "" };
+            let encoding = if packed.is_some() { Encoding::Gzip } else { Encoding::Identity };
             let bytes = packed.as_deref().unwrap_or(body.as_bytes());
             self.head_with(200, Some(bytes.len()), encoding, out);
             out.extend_from_slice(bytes);
             self.stage = Stage::Over(End::Whole);
             return Step::Wrote;
         }
-        let encoding = if self.packer.is_some() { GZIP } else { "" };
+        let encoding = if self.packer.is_some() { Encoding::Gzip } else { Encoding::Identity };
         self.head_with(200, None, encoding, out);
         let opening = self.dialect.opening(&self.facts);
         self.events_sent += opening.len() as u32;
@@ -183,7 +219,9 @@ impl Answer {
             && sequence == self.script.fault_at
         {
             let half = event.len() / 2;
-            chunk_head(event.len(), out);
+            if self.framing == Framing::Http1 {
+                chunk_head(event.len(), out);
+            }
             out.extend_from_slice(&event[..half]);
             self.stage = Stage::Over(match fault {
                 Fault::CutMidEvent => End::FaultClose,
@@ -213,9 +251,11 @@ impl Answer {
         }
         if let Some(packer) = self.packer.take() {
             let rest = finish(packer, b"");
-            chunk(&rest, out);
+            self.chunk(&rest, out);
         }
-        out.extend_from_slice(b"0\r\n\r\n");
+        if self.framing == Framing::Http1 {
+            out.extend_from_slice(b"0\r\n\r\n");
+        }
         self.stage = Stage::Over(End::Whole);
     }
 
@@ -255,6 +295,9 @@ impl Answer {
             Fault::ResetBeforeHead => Stage::Over(End::FaultReset),
             Fault::ResetAfterHead => {
                 self.head(200, if self.mode == Mode::Whole { Some(500) } else { None }, out);
+                Stage::Over(End::FaultReset)
+            }
+            Fault::Garbage | Fault::EndlessHead if self.framing == Framing::Http2 => {
                 Stage::Over(End::FaultReset)
             }
             Fault::Garbage => {
@@ -310,19 +353,27 @@ impl Answer {
         Step::Wrote
     }
 
-    fn head(&self, status: u16, length: Option<usize>, out: &mut Vec<u8>) {
-        self.head_with(status, length, "", out);
+    fn head(&mut self, status: u16, length: Option<usize>, out: &mut Vec<u8>) {
+        self.head_with(status, length, Encoding::Identity, out);
     }
 
-    fn head_with(&self, status: u16, length: Option<usize>, encoding: &str, out: &mut Vec<u8>) {
+    fn head_with(&mut self, status: u16, length: Option<usize>, encoding: Encoding, out: &mut Vec<u8>) {
         let kind = if self.mode == Mode::Stream && status == 200 { EVENT_STREAM } else { JSON };
+        let is_gzip = encoding == Encoding::Gzip;
+        let asks_to_wait = matches!(status, 429 | 503 | 529);
+        if self.framing == Framing::Http2 {
+            let retry_after_s = asks_to_wait.then_some(1);
+            self.head = Some(Head { status, content_type: kind, length, is_gzip, retry_after_s });
+            return;
+        }
         let framing = match length {
             Some(length) => format!("content-length: {length}"),
             None => "transfer-encoding: chunked".to_owned(),
         };
         let reason = if status == 200 { "OK" } else { "Fault" };
         let id = &self.facts.id;
-        let retry = if matches!(status, 429 | 503 | 529) { "retry-after: 1\r\n" } else { "" };
+        let retry = if asks_to_wait { "retry-after: 1\r\n" } else { "" };
+        let encoding = if is_gzip { "content-encoding: gzip\r\n" } else { "" };
         let connection = if self.connection == Connection::Close { "connection: close\r\n" } else { "" };
         let head = format!(
             "HTTP/1.1 {status} {reason}\r\ncontent-type: {kind}\r\nx-request-id: req-{id}\r\n\
@@ -332,22 +383,25 @@ impl Answer {
     }
 
     fn data(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        let Some(packer) = &mut self.packer else { return chunk(bytes, out) };
+        let Some(packer) = &mut self.packer else { return self.chunk(bytes, out) };
         // Writing to memory cannot fail.
         let _ = packer.write_all(bytes).and_then(|()| packer.flush());
         let packed = std::mem::take(packer.get_mut());
-        chunk(&packed, out);
+        self.chunk(&packed, out);
     }
-}
 
-fn chunk(bytes: &[u8], out: &mut Vec<u8>) {
-    // An empty chunk would end the body.
-    if bytes.is_empty() {
-        return;
+    fn chunk(&self, bytes: &[u8], out: &mut Vec<u8>) {
+        if self.framing == Framing::Http2 {
+            return out.extend_from_slice(bytes);
+        }
+        // An empty chunk would end the body.
+        if bytes.is_empty() {
+            return;
+        }
+        chunk_head(bytes.len(), out);
+        out.extend_from_slice(bytes);
+        out.extend_from_slice(b"\r\n");
     }
-    chunk_head(bytes.len(), out);
-    out.extend_from_slice(bytes);
-    out.extend_from_slice(b"\r\n");
 }
 
 fn chunk_head(size: usize, out: &mut Vec<u8>) {
@@ -377,7 +431,7 @@ fn log_normal(random: &mut fastrand::Rng, sigma: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Answer, Connection, End, Request, Step};
+    use super::{Answer, Connection, End, Framing, Request, Step};
     use crate::dialect::{Dialect, EventText, Facts, Mode};
     use crate::mock::fault::Fault;
     use crate::mock::script::Script;
@@ -389,7 +443,8 @@ mod tests {
     fn answer(dialect: Dialect, mode: Mode, script: Script) -> Answer {
         let facts = Facts { id: "aaaaaaab".to_owned(), model: "m".to_owned(), ..Facts::default() };
         let connection = Connection::KeepAlive;
-        Answer::new(Request { dialect, mode, script, facts, connection, accepts_gzip: false }, 1, 0)
+        let framing = Framing::Http1;
+        Answer::new(Request { dialect, mode, script, facts, connection, accepts_gzip: false, framing }, 1, 0)
     }
 
     /// Runs an answer on a clock of its own: each write with its time.

@@ -8,6 +8,8 @@
 //! Limits: a request body of `BODY_BYTES_MAX`; pipelined requests wait until the answer before them is out.
 
 pub mod server;
+pub mod http2;
+pub mod desk;
 pub mod answer;
 pub mod fault;
 pub mod script;

@@ -6,11 +6,13 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::dialect::{Dialect, Facts, Mode, is_true_at, string_at};
-use crate::mock::answer::{self, Answer, End, Request, Step};
-use crate::mock::stats::{Stats, Totals};
+use crate::mock::answer::{Answer, End, Framing, Step};
+use crate::mock::desk::{Desk, Reply};
+use crate::mock::http2::{Gone, Http2};
+use crate::mock::stats::Stats;
 use crate::mock::{BODY_BYTES_MAX, Config};
 use crate::net::clock::{NS_PER_MS, now_ns};
+use crate::net::http2::PREFACE;
 use crate::net::reactor::{Reactor, Ready};
 use crate::net::stream::{Listener, Stream};
 use crate::net::timers::Timers;
@@ -25,20 +27,25 @@ const LISTENER: u64 = 1 << 63;
 const STOP_CHECK_NS: u64 = 50 * NS_PER_MS;
 
 pub struct Server {
-    config: Config,
+    desk: Desk,
     listeners: Vec<Listener>,
     reactor: Reactor,
     timers: Timers,
     ready: Vec<Ready>,
     connections: Vec<Option<Box<Connection>>>,
+    /// HTTP/2 connections, by the same places; empty while there is none.
+    carriers: Vec<Option<Carrier>>,
     free: Vec<usize>,
     /// Connections with an unpaced answer that yielded.
     eager: Vec<usize>,
     buffer: Vec<u8>,
-    all_stats: Vec<Arc<Stats>>,
-    stats: Arc<Stats>,
-    /// Numbers of streams whose request names none, and the draw of faults.
-    random: fastrand::Rng,
+}
+
+struct Carrier {
+    http2: Http2,
+    generation: u32,
+    /// The earliest deadline that was set for it.
+    armed_ns: u64,
 }
 
 struct Connection {
@@ -46,7 +53,7 @@ struct Connection {
     reader: Reader<RequestHead>,
     head: RequestHead,
     body: Vec<u8>,
-    answer: Option<Answer>,
+    answer: Option<Box<Answer>>,
     /// Read, but behind the request in work.
     backlog: Vec<u8>,
     out: Vec<u8>,
@@ -54,6 +61,8 @@ struct Connection {
     /// Told apart from earlier users of the same place, in timers.
     generation: u32,
     is_eager: bool,
+    /// Nothing was read from it.
+    is_fresh: bool,
     /// The request asked for a close, and its answer needed no steps.
     ends_after_reply: bool,
 }
@@ -76,18 +85,16 @@ impl Server {
             reactor.add_listener(listener, LISTENER + number as u64)?;
         }
         Ok(Self {
-            config,
+            desk: Desk::new(config, all_stats, place),
             listeners,
             reactor,
             timers: Timers::default(),
             ready: Vec::new(),
             connections: Vec::new(),
+            carriers: Vec::new(),
             free: Vec::new(),
             eager: Vec::new(),
             buffer: vec![0; READ_BYTES],
-            stats: all_stats[place].clone(),
-            all_stats,
-            random: fastrand::Rng::with_seed(place as u64 + 1),
         })
     }
 
@@ -109,7 +116,10 @@ impl Server {
         while let Some((_, token)) = self.timers.take_due(now) {
             let (place, generation) = (token as u32 as usize, (token >> 32) as u32);
             let is_same = |c: &Connection| c.generation == generation;
-            if self.connections.get(place).and_then(Option::as_deref).is_some_and(is_same) {
+            let is_carrier = |c: &Carrier| c.generation == generation;
+            if self.carriers.get(place).and_then(Option::as_ref).is_some_and(is_carrier) {
+                self.turn_carrier(place, now);
+            } else if self.connections.get(place).and_then(Option::as_deref).is_some_and(is_same) {
                 self.pump_or_end(place);
             }
         }
@@ -128,7 +138,7 @@ impl Server {
 
     fn accept(&mut self, listener: usize) -> io::Result<()> {
         loop {
-            let stream = match self.listeners[listener].accept(self.config.tls.as_ref()) {
+            let stream = match self.listeners[listener].accept(self.desk.config.tls.as_ref()) {
                 Ok(stream) => stream,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 // A peer that gave up in the queue; running out of files ends the mock with the kernel's
@@ -141,9 +151,9 @@ impl Server {
                 self.connections.len() - 1
             });
             self.reactor.add(&stream, place as u64)?;
-            self.stats.connections_accepted.add(1);
-            self.stats.connections_open.add(1);
-            let generation = self.stats.connections_accepted.value() as u32;
+            self.desk.stats.connections_accepted.add(1);
+            self.desk.stats.connections_open.add(1);
+            let generation = self.desk.stats.connections_accepted.value() as u32;
             self.connections[place] = Some(Box::new(Connection {
                 stream,
                 reader: Reader::default(),
@@ -155,6 +165,7 @@ impl Server {
                 sent: 0,
                 generation,
                 is_eager: false,
+                is_fresh: true,
                 ends_after_reply: false,
             }));
         }
@@ -163,7 +174,7 @@ impl Server {
     fn on_ready(&mut self, one: Ready) {
         let place = one.token as usize;
         if self.connections[place].is_none() {
-            return;
+            return self.turn_carrier(place, now_ns());
         }
         if one.readable && self.read(place, one.closing) == Life::Ends {
             return self.end(place);
@@ -186,7 +197,7 @@ impl Server {
             };
             let is_drained = !matches!(outcome, Ok(size) if size == buffer.len());
             self.buffer = buffer;
-            let may_hold_more = (self.config.tls.is_some() || is_closing) && outcome.is_ok();
+            let may_hold_more = (self.desk.config.tls.is_some() || is_closing) && outcome.is_ok();
             if life == Life::Ends || (is_drained && !may_hold_more) {
                 return life;
             }
@@ -195,8 +206,13 @@ impl Server {
 
     /// Parses bytes until a request is whole, starts its answer and keeps the rest.
     fn take_in(&mut self, place: usize, mut bytes: &[u8]) -> Life {
+        if self.is_http2(place, bytes) {
+            self.carry(place, bytes);
+            return Life::Goes;
+        }
         loop {
             let Some(connection) = self.connections[place].as_mut() else { return Life::Ends };
+            connection.is_fresh = false;
             if connection.answer.is_some() {
                 connection.backlog.extend_from_slice(bytes);
                 return if connection.backlog.len() > BODY_BYTES_MAX { Life::Ends } else { Life::Goes };
@@ -223,7 +239,7 @@ impl Server {
                     }
                 }
                 Err(_) => {
-                    self.stats.requests_refused.add(1);
+                    self.desk.stats.requests_refused.add(1);
                     return Life::Ends;
                 }
             }
@@ -257,9 +273,9 @@ impl Server {
             burst += 1;
             let (events, records) = (answer.events_sent, answer.records_sent);
             let step = answer.step(now_ns(), &mut connection.out);
-            self.stats.events_sent.add(u64::from(answer.events_sent - events));
-            self.stats.records_sent.add(u64::from(answer.records_sent - records));
-            self.stats.bytes_sent.add(connection.out.len() as u64);
+            self.desk.stats.events_sent.add(u64::from(answer.events_sent - events));
+            self.desk.stats.records_sent.add(u64::from(answer.records_sent - records));
+            self.desk.stats.bytes_sent.add(connection.out.len() as u64);
             match step {
                 Step::Wrote => {}
                 Step::Wait(u64::MAX) => return Life::Goes,
@@ -280,15 +296,7 @@ impl Server {
     fn finish(&mut self, place: usize, end: End) -> Life {
         let Some(connection) = self.connections[place].as_mut() else { return Life::Ends };
         let Some(answer) = connection.answer.take() else { return Life::Ends };
-        self.stats.answers_open.sub(1);
-        if end == End::Whole {
-            self.stats.answers_finished.add(1);
-            self.stats.completion_tokens_finished.add(u64::from(answer.records_sent));
-            self.stats.prompt_tokens.add(answer.facts().prompt_tokens);
-        } else {
-            self.stats.answers_faulty.add(1);
-            self.stats.completion_tokens_partial.add(u64::from(answer.records_sent));
-        }
+        self.desk.settle(&answer, end);
         if end == End::FaultReset {
             let _ = connection.stream.reset_on_close();
         }
@@ -302,57 +310,59 @@ impl Server {
     fn end(&mut self, place: usize) {
         let Some(connection) = self.connections[place].take() else { return };
         if let Some(answer) = &connection.answer {
-            self.stats.answers_open.sub(1);
-            self.stats.answers_cancelled.add(1);
-            self.stats.completion_tokens_partial.add(u64::from(answer.records_sent));
+            self.desk.cancel(answer);
         }
-        self.stats.connections_open.sub(1);
+        self.desk.stats.connections_open.sub(1);
         self.free.push(place);
     }
 
-    /// A request is whole: builds its answer, or answers at once what is no model call.
+    /// Does the connection open with HTTP/2's preface? Under TLS the agreement says so, otherwise its first
+    /// bytes: enough of them come in one read from every client that there is.
+    fn is_http2(&self, place: usize, bytes: &[u8]) -> bool {
+        let Some(connection) = self.connections[place].as_ref() else { return false };
+        connection.is_fresh && (connection.stream.alpn() == Some(b"h2") || bytes.starts_with(PREFACE))
+    }
+
+    /// The connection goes on as HTTP/2, with `first` as its first bytes.
+    fn carry(&mut self, place: usize, first: &[u8]) {
+        let Some(connection) = self.connections[place].take() else { return };
+        let generation = connection.generation;
+        let http2 = Http2::new(connection.stream, first);
+        self.carriers.resize_with(self.carriers.len().max(self.connections.len()), || None);
+        self.carriers[place] = Some(Carrier { http2, generation, armed_ns: u64::MAX });
+        self.turn_carrier(place, now_ns());
+    }
+
+    fn turn_carrier(&mut self, place: usize, now: u64) {
+        let Some(carrier) = self.carriers.get_mut(place).and_then(Option::as_mut) else { return };
+        match carrier.http2.turn(&mut self.desk) {
+            Err(Gone) => {
+                self.carriers[place] = None;
+                self.desk.stats.connections_open.sub(1);
+                self.free.push(place);
+            }
+            Ok(next_ns) => {
+                if next_ns < carrier.armed_ns || carrier.armed_ns <= now {
+                    carrier.armed_ns = next_ns;
+                    if next_ns < u64::MAX {
+                        let token = u64::from(carrier.generation) << 32 | place as u64;
+                        self.timers.set(next_ns, token);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A request is whole: its answer begins, or is there at once where it is no model call.
     fn start(&mut self, place: usize) {
         let Some(connection) = self.connections[place].as_mut() else { return };
-        let is_post = connection.head.method == "POST";
-        let known = Dialect::of_path(&connection.head.path).filter(|_| is_post);
-        let Some((dialect, fixed_mode)) = known else {
-            self.stats.requests_other.add(1);
-            let (status, body) = other(&connection.head.path, &self.all_stats);
-            return connection.reply(status, &body);
-        };
-        if self.config.key.as_ref().is_some_and(|key| *key != connection.head.key) {
-            self.stats.requests_refused.add(1);
-            return connection.reply(401, &dialect.error(401, "wrong key"));
+        match self.desk.take(&connection.head, &connection.body, Framing::Http1) {
+            Reply::Plain(status, body) => connection.reply(status, &body),
+            Reply::Answer(answer) => {
+                connection.answer = Some(answer);
+                connection.body = Vec::new();
+            }
         }
-        let body = connection.body.as_slice();
-        let Some(model) = model_of(dialect, &connection.head.path, body) else {
-            self.stats.requests_refused.add(1);
-            return connection.reply(400, &dialect.error(400, "the body names no model"));
-        };
-        count_request(&self.stats, dialect);
-        let mut script = self.config.script;
-        script.apply_request(&connection.head.script, body);
-        if script.fault.is_none() {
-            let drawn = |(_, probability): &&(_, f64)| self.random.f64() < *probability;
-            script.fault = self.config.faults.iter().find(drawn).map(|(fault, _)| *fault);
-        }
-        let stream = script.stream.unwrap_or_else(|| self.random.u32(..));
-        let streamed = || is_true_at(body, b"\"stream\"");
-        let mode = fixed_mode.unwrap_or_else(|| if streamed() { Mode::Stream } else { Mode::Whole });
-        let facts = Facts {
-            id: String::from_utf8_lossy(&crate::record::stream_name(stream)).into_owned(),
-            model,
-            // Four bytes a token, as providers bill English within a few per cent.
-            prompt_tokens: body.len() as u64 / 4,
-            completion_tokens: u64::from(script.events),
-            include_usage: is_true_at(body, b"\"include_usage\""),
-        };
-        let (is_last, accepts_gzip) = (connection.head.close, connection.head.accepts_gzip);
-        let after = if is_last { answer::Connection::Close } else { answer::Connection::KeepAlive };
-        let request = Request { dialect, mode, script, facts, connection: after, accepts_gzip };
-        connection.answer = Some(Answer::new(request, stream, now_ns()));
-        connection.body = Vec::new();
-        self.stats.answers_open.add(1);
     }
 }
 
@@ -377,35 +387,5 @@ impl Connection {
         self.out.extend_from_slice(head.as_bytes());
         self.out.extend_from_slice(body.as_bytes());
         self.ends_after_reply = self.head.close;
-    }
-}
-
-fn model_of(dialect: Dialect, path: &str, body: &[u8]) -> Option<String> {
-    if dialect == Dialect::Gemini {
-        let name = path.split('?').next()?.rsplit('/').next()?;
-        return name.split(':').next().map(str::to_owned);
-    }
-    string_at(body, b"\"model\"").map(|name| String::from_utf8_lossy(name).into_owned())
-}
-
-fn count_request(stats: &Stats, dialect: Dialect) {
-    let counter = match dialect {
-        Dialect::Chat => &stats.requests_chat,
-        Dialect::Responses => &stats.requests_responses,
-        Dialect::Messages => &stats.requests_messages,
-        Dialect::Embeddings => &stats.requests_embeddings,
-        Dialect::Gemini => &stats.requests_gemini,
-    };
-    counter.add(1);
-}
-
-fn other(path: &str, stats: &[Arc<Stats>]) -> (u16, String) {
-    match path.split('?').next().unwrap_or(path) {
-        "/mock/stats" => (200, serde_json::to_string(&Totals::of(stats)).unwrap_or_default()),
-        path if path.ends_with("/models") => {
-            let model = r#"{"id":"mock","object":"model","created":1760000000,"owned_by":"tollgate-load"}"#;
-            (200, format!(r#"{{"object":"list","data":[{model}]}}"#))
-        }
-        _ => (404, r#"{"error":{"message":"no such path","type":"invalid_request_error"}}"#.to_owned()),
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod process;
 pub mod stream;
+pub mod http2;
 pub mod timers;
 pub mod reactor;
 pub mod thread;

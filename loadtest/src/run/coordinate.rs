@@ -117,7 +117,7 @@ fn plan(scenario: &Scenario, options: &Options) -> Result<Arc<Plan>, String> {
     let end_ns = start_ns + (scenario.duration_s * NS_PER_S as f64) as u64;
     Ok(Arc::new(Plan {
         scenario: scenario.clone(),
-        target: options.target.clone(),
+        target: options.target.clone().speaking(scenario.http),
         templates: all,
         threads,
         begin_ns,

@@ -6,6 +6,7 @@
 pub mod coordinate;
 pub mod worker;
 pub mod connection;
+pub mod http2;
 pub mod exchange;
 pub mod target;
 

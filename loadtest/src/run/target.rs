@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 
 use crate::net::stream::{Address, Stream, certificates};
+use crate::scenario::Http;
 
 #[derive(Clone)]
 pub struct Target {
@@ -61,6 +62,19 @@ impl Target {
             None => None,
         };
         Stream::connect(&self.address, tls)
+    }
+
+    /// The same target, offering this version in TLS.
+    pub fn speaking(mut self, http: Http) -> Self {
+        if let Some((config, _)) = &mut self.tls {
+            let mut changed = (**config).clone();
+            changed.alpn_protocols = match http {
+                Http::One => vec![b"http/1.1".to_vec()],
+                Http::Two => vec![b"h2".to_vec()],
+            };
+            *config = Arc::new(changed);
+        }
+        self
     }
 
     pub fn is_tls(&self) -> bool {

@@ -4,6 +4,8 @@
 //! A planned send takes the connection that has been idle longest, or a new one; beyond the load's bound it
 //! waits, and its wait counts as latency. Bound: `WAITING_MAX` sends wait; further ones fail as "not sent".
 
+mod lanes;
+
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -17,10 +19,11 @@ use crate::net::reactor::{Reactor, Ready};
 use crate::record::stream_name;
 use crate::run::connection::{Connection, State};
 use crate::run::exchange::{Exchange, Failure};
+use crate::run::http2::Http2;
 use crate::run::target::Target;
 use crate::scenario::schedule::Schedule;
 use crate::scenario::shape::Template;
-use crate::scenario::{Load, Rate, Scenario};
+use crate::scenario::{Http, Load, Rate, Scenario};
 
 pub const WAITING_MAX: usize = 1_000_000;
 const READ_BYTES: usize = 64 * 1024;
@@ -64,11 +67,13 @@ struct LoadState {
     schedule: Schedule,
     /// Requests as bytes, with the place of their stream's name.
     requests: Vec<(Vec<u8>, Option<usize>)>,
+    /// The same for HTTP/2, where bodies stay in their templates.
+    streams: Vec<http::Request<()>>,
     recorder: Recorder,
     idle: VecDeque<usize>,
     waiting: VecDeque<(u64, usize)>,
     open: usize,
-    /// This thread's share of the load's connections.
+    /// This thread's share of the load's connections, or of its streams at once (HTTP/2).
     open_max: usize,
     /// Each end of an answer plans the next send.
     refills: bool,
@@ -93,6 +98,10 @@ pub struct Worker {
     reactor: Reactor,
     ready: Vec<Ready>,
     connections: Vec<Option<Box<Connection>>>,
+    /// HTTP/2 connections, by the same places; empty with HTTP/1.1.
+    carriers: Vec<Option<Box<Http2>>>,
+    /// Places of those that have something to do.
+    stirred: Vec<usize>,
     free: Vec<usize>,
     buffer: Vec<u8>,
     random: fastrand::Rng,
@@ -113,6 +122,10 @@ impl Worker {
             loads.push(LoadState {
                 schedule: Schedule::new(&load.rate, place, plan.threads, over_s)?,
                 requests: templates.iter().map(|template| template.http1(&plan.target.host)).collect(),
+                streams: match plan.scenario.http {
+                    Http::One => Vec::new(),
+                    Http::Two => lanes::requests(templates, &plan.target)?,
+                },
                 recorder: Recorder::new(plan.window),
                 idle: VecDeque::new(),
                 waiting: VecDeque::new(),
@@ -129,6 +142,8 @@ impl Worker {
             reactor: Reactor::new().map_err(|error| format!("epoll: {error}"))?,
             ready: Vec::new(),
             connections: Vec::new(),
+            carriers: Vec::new(),
+            stirred: Vec::new(),
             free: Vec::new(),
             buffer: vec![0; READ_BYTES],
             random: fastrand::Rng::with_seed(place as u64 + 99),
@@ -161,6 +176,7 @@ impl Worker {
                 break;
             }
             self.send_planned(now);
+            self.turn_stirred();
             if now >= next_sweep {
                 next_sweep = now + SWEEP_NS;
                 self.sweep(now);
@@ -173,6 +189,7 @@ impl Worker {
                 self.on_ready(one);
             }
             self.ready = ready;
+            self.turn_stirred();
         }
         let (before, after) = (before.unwrap_or((0, 0)), after.unwrap_or_else(process::own_thread_ns));
         Ok(self.finish(after.0.saturating_sub(before.0), after.1.saturating_sub(before.1)))
@@ -212,7 +229,7 @@ impl Worker {
         if let Some(place) = state.idle.pop_front() {
             return self.send(place, planned_ns, number);
         }
-        if state.open < state.open_max {
+        if state.has_room() {
             return self.connect(load, planned_ns, number);
         }
         if state.waiting.len() >= WAITING_MAX {
@@ -223,6 +240,9 @@ impl Worker {
     }
 
     fn connect(&mut self, load: usize, planned_ns: u64, number: usize) {
+        if self.plan.scenario.http == Http::Two {
+            return self.connect_lanes(load, planned_ns, number);
+        }
         let state = &mut self.loads[load];
         let made = self.plan.target.connect().and_then(|stream| {
             let place = self.free.pop().unwrap_or_else(|| {
@@ -255,7 +275,9 @@ impl Worker {
     }
 
     fn send(&mut self, place: usize, planned_ns: u64, number: usize) {
-        let Some(connection) = self.connections[place].as_mut() else { return };
+        let Some(connection) = self.connections[place].as_mut() else {
+            return self.send_lane(place, planned_ns, number);
+        };
         let load = connection.load;
         let state = &mut self.loads[load];
         let chosen = if state.is_trace { number } else { self.random.usize(..state.requests.len()) };
@@ -283,7 +305,9 @@ impl Worker {
 
     fn on_ready(&mut self, one: Ready) {
         let place = one.token as usize;
-        let Some(connection) = self.connections[place].as_mut() else { return };
+        let Some(connection) = self.connections[place].as_mut() else {
+            return self.stirred.push(place);
+        };
         if one.writable
             && let Err(error) = connection.flush()
         {
@@ -316,7 +340,10 @@ impl Worker {
                     let outcome = connection.take_in(&buffer[..size], now, slo, &mut state.recorder);
                     match outcome {
                         State::Busy => {}
-                        State::Idle => self.on_idle(place, now),
+                        State::Idle => {
+                            let load = connection.load;
+                            self.on_idle(load, place, now);
+                        }
                         State::Over => self.close(place),
                         State::Leaves => {
                             if let Some(exchange) = connection.exchange.take() {
@@ -343,22 +370,19 @@ impl Worker {
     }
 
     /// The answer is complete: the connection takes what waits, or rests.
-    fn on_idle(&mut self, place: usize, now: u64) {
-        let Some(connection) = self.connections[place].as_ref() else { return };
-        let load = connection.load;
+    fn on_idle(&mut self, load: usize, place: usize, now: u64) {
         let state = &mut self.loads[load];
         if let Some((planned, number)) = state.waiting.pop_front() {
             return self.send(place, planned, number);
         }
         if state.refills && !self.is_stopping {
-            return self.refill_on(place, now);
+            return self.refill_on(load, place, now);
         }
         state.idle.push_back(place);
     }
 
-    fn refill_on(&mut self, place: usize, now: u64) {
-        let Some(connection) = self.connections[place].as_ref() else { return };
-        let recorder = &mut self.loads[connection.load].recorder;
+    fn refill_on(&mut self, load: usize, place: usize, now: u64) {
+        let recorder = &mut self.loads[load].recorder;
         if recorder.window.holds(now) {
             recorder.counts.planned += 1;
         }
@@ -399,22 +423,19 @@ impl Worker {
     /// Fails what took too long, starts what waits although there is room, and shows live figures.
     fn sweep(&mut self, now: u64) {
         let timeout_ns = (self.plan.scenario.timeout_s * NS_PER_S as f64) as u64;
-        let mut late = Vec::new();
-        for (place, connection) in self.connections.iter().enumerate() {
-            let Some(exchange) = connection.as_ref().and_then(|c| c.exchange.as_ref()) else { continue };
-            let is_late = now.saturating_sub(exchange.planned_ns) > timeout_ns && !exchange.is_streaming();
-            if timeout_ns > 0 && is_late {
-                late.push(place);
-            }
-        }
-        for place in late {
-            if let Some(connection) = self.connections[place].as_mut() {
-                let failure =
-                    Failure::new("timeout", format!("no answer within {} ms", timeout_ns / NS_PER_MS));
-                connection.fail(now, failure, &mut self.loads[connection.load].recorder);
+        let is_late = |exchange: &Exchange| {
+            let waited_ns = now.saturating_sub(exchange.planned_ns);
+            timeout_ns > 0 && waited_ns > timeout_ns && !exchange.is_streaming()
+        };
+        let failure = Failure::new("timeout", format!("no answer within {} ms", timeout_ns / NS_PER_MS));
+        for place in 0..self.connections.len() {
+            let Some(connection) = self.connections[place].as_mut() else { continue };
+            if connection.exchange.as_ref().is_some_and(is_late) {
+                connection.fail(now, failure.clone(), &mut self.loads[connection.load].recorder);
                 self.close(place);
             }
         }
+        self.fail_late_lanes(is_late, &failure);
         for place in 0..self.connections.len() {
             let most = self.connections[place].as_ref().map_or(0, |connection| connection.read_bytes);
             if most > 0 {
@@ -422,7 +443,7 @@ impl Worker {
             }
         }
         for load in 0..self.loads.len() {
-            while !self.is_stopping && self.loads[load].open < self.loads[load].open_max {
+            while !self.is_stopping && (self.loads[load].has_room() || !self.loads[load].idle.is_empty()) {
                 let Some((planned, number)) = self.loads[load].waiting.pop_front() else { break };
                 self.dispatch(load, planned, number);
             }
@@ -452,6 +473,7 @@ impl Worker {
                 self.close(place);
             }
         }
+        self.leave_held_lanes();
         for state in &mut self.loads {
             if state.refills {
                 state.waiting.clear();
@@ -469,6 +491,7 @@ impl Worker {
                 exchange.on_leave(recorder);
             }
         }
+        self.finish_lanes();
         Done { recorders: self.loads.into_iter().map(|state| state.recorder).collect(), cpu_ns, wait_ns }
     }
 }

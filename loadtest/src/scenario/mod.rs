@@ -36,10 +36,26 @@ pub struct Scenario {
     #[serde(default = "Scenario::timeout_default")]
     pub timeout_s: f64,
     #[serde(default)]
+    pub http: Http,
+    /// HTTP/2: streams that one connection carries at once.
+    #[serde(default = "Scenario::streams_default")]
+    pub streams_per_connection: usize,
+    #[serde(default)]
     pub slo: Slo,
     #[serde(default)]
     pub pass: Pass,
     pub load: Vec<Load>,
+}
+
+/// What the generator speaks: on plain connections without asking (prior knowledge), under TLS as agreed by
+/// ALPN.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Http {
+    #[default]
+    #[serde(rename = "1.1")]
+    One,
+    #[serde(rename = "2")]
+    Two,
 }
 
 /// Limits by which an answer counts as good (goodput).
@@ -187,6 +203,10 @@ impl Scenario {
         2.0
     }
 
+    fn streams_default() -> usize {
+        100
+    }
+
     fn duration_default() -> f64 {
         10.0
     }
@@ -231,6 +251,13 @@ impl Scenario {
         within("drain_s", self.drain_s, 0.0, 3600.0)?;
         within("timeout_s", self.timeout_s, 0.0, 86_400.0)?;
         within("pass.errors_share_max", self.pass.errors_share_max, 0.0, 1.0)?;
+        if !(1..=10_000).contains(&self.streams_per_connection) {
+            let found = self.streams_per_connection;
+            return Err(format!("streams_per_connection = {found}: need 1 to 10000"));
+        }
+        if self.http == Http::Two && self.load.iter().any(|load| load.read_bytes_per_s > 0) {
+            return Err("read_bytes_per_s: slow readers need http = \"1.1\"".to_owned());
+        }
         if self.load.is_empty() {
             return Err("load: need at least one [[load]]".to_owned());
         }

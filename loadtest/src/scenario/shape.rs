@@ -143,6 +143,24 @@ impl Template {
     }
 }
 
+impl Template {
+    /// The head of the request for HTTP/2.
+    pub fn http2(&self, host: &str, is_tls: bool) -> Result<http::Request<()>, String> {
+        let scheme = if is_tls { "https" } else { "http" };
+        let mut made = http::Request::builder()
+            .version(http::Version::HTTP_2)
+            .method(self.method.as_str())
+            .uri(format!("{scheme}://{host}{}", self.path))
+            .header("user-agent", "tollgate-load/0.1")
+            .header("accept", "*/*")
+            .header("content-length", self.body.len());
+        for (name, value) in &self.fields {
+            made = made.header(name, value);
+        }
+        made.body(()).map_err(|error| format!("a request that HTTP/2 cannot carry: {error}"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{NAME_MARK, Prefix, Shape, templates};
