@@ -4,8 +4,9 @@
 //! Every host of the config has one published list for as long as the process lives, whatever generation
 //! names it. At start and after a reload names without an answer are resolved at once; all are asked again
 //! every `REFRESH_EVERY`, those that failed every second. Limits: `RESOLVE_TIMEOUT` a name. Errors: a failure
-//! keeps the last answer; a name that never had one is told to callers.
+//! keeps the last answer and is told on stderr once; a name that never had one is told to callers.
 
+use crate::control::tell::tell;
 use crate::net::resolve::{Addresses, Published};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -28,6 +29,8 @@ struct Host {
     addresses: Addresses,
     /// When it is asked again; none for literal addresses.
     due: Option<Instant>,
+    /// The last answer was a failure, which was told.
+    is_failing: bool,
 }
 
 impl Names {
@@ -35,8 +38,8 @@ impl Names {
     pub fn addresses(&self, host: &str, port: u16) -> Addresses {
         let mut hosts = self.hosts.borrow_mut();
         let made = || match Addresses::literal(host, port) {
-            Some(addresses) => Host { addresses, due: None },
-            None => Host { addresses: Addresses::pending(), due: Some(Instant::now()) },
+            Some(addresses) => Host { addresses, due: None, is_failing: false },
+            None => Host { addresses: Addresses::pending(), due: Some(Instant::now()), is_failing: false },
         };
         hosts.entry((host.to_owned(), port)).or_insert_with(made).addresses.clone()
     }
@@ -56,30 +59,48 @@ impl Names {
             let found =
                 tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((name.clone(), port))).await;
             let addresses = self.addresses(&name, port);
-            let known = match found {
+            let failure = match found {
                 Ok(Ok(list)) => publish(&addresses, list.collect()),
-                Ok(Err(error)) => fail(&addresses, &error.to_string()),
-                Err(_) => fail(&addresses, "the resolver did not answer in time"),
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some(format!("the resolver did not answer within {} s", RESOLVE_TIMEOUT.as_secs())),
             };
-            let again = Instant::now() + if known { REFRESH_EVERY } else { RETRY_EVERY };
-            if let Some(host) = self.hosts.borrow_mut().get_mut(&(name, port)) {
+            if let Some(reason) = &failure {
+                addresses.publish_failure(reason);
+            }
+            let again = Instant::now() + if failure.is_none() { REFRESH_EVERY } else { RETRY_EVERY };
+            if let Some(host) = self.hosts.borrow_mut().get_mut(&(name.clone(), port)) {
                 host.due = Some(again);
+                let was_failing = std::mem::replace(&mut host.is_failing, failure.is_some());
+                tell_change(&name, was_failing, failure.as_deref());
             }
         }
     }
 }
 
-fn publish(addresses: &Addresses, list: Vec<SocketAddr>) -> bool {
+/// Once when a name begins to fail, once when it is found again.
+fn tell_change(name: &str, was_failing: bool, failure: Option<&str>) {
+    match failure {
+        Some(reason) if !was_failing => {
+            tell(format_args!(
+                "tollgate: the name {name} cannot be resolved: {reason}; it is asked for again"
+            ));
+        }
+        None if was_failing => tell(format_args!("tollgate: the name {name} is resolved again")),
+        _ => {}
+    }
+}
+
+/// What failed, where the list holds nothing.
+fn publish(addresses: &Addresses, list: Vec<SocketAddr>) -> Option<String> {
     let unchanged = matches!(&*addresses.current(), Published::Known(known) if **known == *list);
     if !unchanged {
         addresses.publish(list);
     }
-    matches!(&*addresses.current(), Published::Known(_))
-}
-
-fn fail(addresses: &Addresses, reason: &str) -> bool {
-    addresses.publish_failure(reason);
-    false
+    match &*addresses.current() {
+        Published::Known(_) => None,
+        Published::Failed(reason) => Some(reason.clone()),
+        Published::Pending => Some("the resolver has not answered".to_owned()),
+    }
 }
 
 #[cfg(test)]
