@@ -121,6 +121,8 @@ pub struct Error {
     pub kind: Kind,
     /// For the client: what was found and what is allowed.
     pub detail: Cow<'static, str>,
+    /// For the operator: what lies behind it. It may name addresses, never a secret.
+    pub cause: Option<Box<str>>,
     /// Seconds after which a retry makes sense.
     pub retry_after_s: Option<u32>,
     /// The field of the request that is at fault, for dialects that name it.
@@ -132,7 +134,13 @@ pub struct Error {
 impl Error {
     /// An error of `kind`, told to the client as `detail`.
     pub fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Error {
-        Error { kind, detail: detail.into(), retry_after_s: None, param: None, allow: None }
+        Error { kind, detail: detail.into(), cause: None, retry_after_s: None, param: None, allow: None }
+    }
+
+    /// The same error with what lies behind it.
+    pub fn cause(mut self, cause: Option<String>) -> Error {
+        self.cause = cause.map(String::into_boxed_str);
+        self
     }
 
     /// The same error with the seconds after which a retry makes sense.

@@ -126,10 +126,20 @@ pub async fn until_answered(
             }
         };
         match result {
-            Ok(attempted) if next.is_some() && is_passed_over(attempted.head.status()) => {}
+            Ok(attempted) if next.is_some() && is_passed_over(attempted.head.status()) => {
+                let status = attempted.head.status();
+                call.exchange.note(format_args!("provider {} answered {status}", provider.name));
+                call.worker.facts.passed_over(&call.exchange, snapshot, Some(status));
+            }
             Ok(attempted) => return Ok(attempted),
             Err(Failed::Final(error)) => return Err(error.into()),
-            Err(Failed::Unreached(error)) => last = Some(error),
+            Err(Failed::Unreached(error)) => {
+                if next.is_some() {
+                    call.exchange.note_error(&error);
+                    call.worker.facts.passed_over(&call.exchange, snapshot, None);
+                }
+                last = Some(error);
+            }
         }
     }
     // None was tried: the model is not served where the stored response is.
@@ -223,7 +233,7 @@ async fn checkout(
     };
     let lease = lease.map_err(|failure| {
         let detail = format!("provider {}: {}", provider.name, failure.message);
-        Failed::Unreached(Error::new(failure.kind(), detail))
+        Failed::Unreached(Error::new(failure.kind(), detail).cause(failure.behind()))
     })?;
     call.exchange.clock.mark(Step::Connect);
     Ok(Box::new(upstream::Http1Upstream::new(lease, asked_for(&call.head))))
@@ -369,7 +379,7 @@ pub fn call_error(provider: &Provider, error: UpstreamError) -> Error {
     let name = &provider.name;
     match error {
         UpstreamError::Timeout(timer) => {
-            let detail = format!("provider {name} did not answer within the {} timeout", timer.name());
+            let detail = format!("provider {name} did not answer in time ({}_ms)", timer.name());
             Error::new(Kind::UpstreamTimeout(timer), detail)
         }
         error => Error::new(Kind::UpstreamBroken, format!("provider {name}: {error}")),

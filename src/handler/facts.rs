@@ -5,6 +5,7 @@
 
 use crate::base::counter::{Counter, Histogram};
 use crate::handler::record;
+use crate::handler::series::Set;
 use crate::handler::snapshot::{AccessLog, Snapshot};
 use crate::net::upstream;
 use crate::policy::exchange::{Ended, Exchange, StageClock, Step};
@@ -92,17 +93,22 @@ impl Facts {
         }
     }
 
-    fn count_target(&self, exchange: &Exchange, snapshot: &Snapshot) {
-        let Some(served) = &exchange.served else { return };
-        let series = snapshot.series.get(self.index);
-        let Some(set) = series.and_then(|series| series.set(served.route, served.provider)) else { return };
-        match exchange.status {
-            _ if exchange.ended == Ended::Refused => set.unanswered.add(1),
-            200..400 => set.answers_2xx.add(1),
-            400..500 => set.answers_4xx.add(1),
-            500.. => set.answers_5xx.add(1),
-            _ => {}
+    /// The target that `exchange` names now made way for another one: with this status, or without an answer.
+    pub fn passed_over(&self, exchange: &Exchange, snapshot: &Snapshot, status: Option<u16>) {
+        if let Some(set) = self.set(exchange, snapshot) {
+            count_answer(set, status);
         }
+    }
+
+    fn set<'s>(&self, exchange: &Exchange, snapshot: &'s Snapshot) -> Option<&'s Set> {
+        let served = exchange.served.as_ref()?;
+        let series = snapshot.series.get(self.index)?;
+        series.set(served.route, served.provider).map(|set| &**set)
+    }
+
+    fn count_target(&self, exchange: &Exchange, snapshot: &Snapshot) {
+        let Some(set) = self.set(exchange, snapshot) else { return };
+        count_answer(set, Some(exchange.status).filter(|_| exchange.ended != Ended::Refused));
         match exchange.ended {
             Ended::UpstreamCut => set.cut.add(1),
             Ended::ClientLeft => set.client_left.add(1),
@@ -137,5 +143,16 @@ impl Facts {
             }
             Err(_) => self.counters.records_dropped.add(1),
         }
+    }
+}
+
+/// Counts how a target answered; none: it did not.
+fn count_answer(set: &Set, status: Option<u16>) {
+    match status {
+        None => set.unanswered.add(1),
+        Some(200..400) => set.answers_2xx.add(1),
+        Some(400..500) => set.answers_4xx.add(1),
+        Some(500..) => set.answers_5xx.add(1),
+        Some(_) => {}
     }
 }

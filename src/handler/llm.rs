@@ -221,6 +221,7 @@ async fn refuse(call: &mut Call<'_>, downstream: &mut Downstream, error: &Error)
     let row = error.kind.row();
     call.exchange.status = row.status;
     call.exchange.error = Some(row.code);
+    call.exchange.note_error(error);
     call.exchange.ended = Ended::Refused;
     let dialect = call.exchange.dialect.unwrap_or(Dialect::OpenAiChat);
     let mut sink = Sink::Http1(Http1Sink::new(downstream, client(call, downstream)));

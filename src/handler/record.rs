@@ -13,6 +13,8 @@ use std::net::SocketAddr;
 
 /// Bytes of a client's value that are kept.
 const VALUE_BYTES_MAX: usize = 128;
+/// Bytes that are kept of what went wrong.
+const TROUBLE_BYTES_MAX: usize = 1024;
 
 /// Appends the record of a finished exchange, line end included.
 pub fn write(exchange: &Exchange, snapshot: &Snapshot, peer: SocketAddr, out: &mut Vec<u8>) {
@@ -30,6 +32,9 @@ pub fn write(exchange: &Exchange, snapshot: &Snapshot, peer: SocketAddr, out: &m
     }
     line.number("status", u64::from(exchange.status));
     line.text_if("error", exchange.error);
+    if let Some(trouble) = &exchange.trouble {
+        line.text_up_to("trouble", trouble, TROUBLE_BYTES_MAX);
+    }
     line.text("ended", exchange.ended.name());
     line.out.extend_from_slice(if exchange.stream { b",\"stream\":true" } else { b",\"stream\":false" });
     line.number("attempts", u64::from(exchange.attempts));
@@ -102,8 +107,12 @@ impl Line<'_> {
     }
 
     fn text(&mut self, name: &str, value: &str) {
+        self.text_up_to(name, value, VALUE_BYTES_MAX);
+    }
+
+    fn text_up_to(&mut self, name: &str, value: &str, bytes_max: usize) {
         self.name(name);
-        let mut end = value.len().min(VALUE_BYTES_MAX);
+        let mut end = value.len().min(bytes_max);
         while !value.is_char_boundary(end) {
             end -= 1;
         }

@@ -335,7 +335,9 @@ impl Relay<'_, '_> {
         }
         // What came before the cut still goes out. That the client may be gone already changes nothing.
         let _ = self.sink.flush().await;
-        self.exchange.error = Some(error.for_client().kind.row().code);
+        let error = error.for_client();
+        self.exchange.error = Some(error.kind.row().code);
+        self.exchange.note_error(&error);
         Ended::UpstreamCut
     }
 

@@ -45,11 +45,11 @@ impl SourceError {
             }
             SourceError::IdleTimeout => Error::new(
                 Kind::UpstreamTimeout(Timer::Idle),
-                "the provider sent nothing for the idle timeout",
+                "the provider sent nothing for the idle timeout (idle_ms)",
             ),
             SourceError::TotalTimeout => Error::new(
                 Kind::UpstreamTimeout(Timer::Total),
-                "the request took longer than the total timeout",
+                "the request took longer than the total timeout (total_ms)",
             ),
             SourceError::EventTooLarge => {
                 Error::new(Kind::UpstreamBroken, "the provider sent an event longer than event_max_bytes")

@@ -5,11 +5,13 @@
 //! which is let go at the commit point.
 
 use crate::base::clock::{self, Instant};
+use crate::base::error::{Error, Fault};
 use crate::base::id::RequestId;
 use crate::codec::patch::Patches;
 use crate::llm::dialect::Dialect;
 use crate::net::page::Slice;
 use crate::usage::Usage;
+use std::fmt;
 use std::rc::Rc;
 
 /// Who ended an exchange, and how.
@@ -164,6 +166,8 @@ pub struct Exchange {
     pub status: u16,
     /// The stable code of the error, where the gateway answered one.
     pub error: Option<&'static str>,
+    /// What went wrong at targets, for the operator: those that were passed over, then the one that was told.
+    pub trouble: Option<Box<str>>,
     pub ended: Ended,
     pub attempts: u32,
     /// Events relayed, held ones included.
@@ -190,11 +194,32 @@ impl Exchange {
             usage: Usage::default(),
             status: 0,
             error: None,
+            trouble: None,
             ended: Ended::Whole,
             attempts: 0,
             events: 0,
             bytes_in: 0,
             bytes_out: 0,
         }
+    }
+
+    /// Keeps what went wrong, where the client is not to blame for it.
+    pub fn note_error(&mut self, error: &Error) {
+        if error.kind.row().fault == Fault::Downstream {
+            return;
+        }
+        match &error.cause {
+            Some(cause) => self.note(format_args!("{} ({cause})", error.detail)),
+            None => self.note(format_args!("{}", error.detail)),
+        }
+    }
+
+    /// Keeps a further thing that went wrong.
+    pub fn note(&mut self, what: fmt::Arguments<'_>) {
+        let all = match self.trouble.take() {
+            Some(before) => format!("{before}; {what}"),
+            None => what.to_string(),
+        };
+        self.trouble = Some(all.into_boxed_str());
     }
 }

@@ -36,7 +36,12 @@ pub(super) async fn open(origin: &Origin, order: &Order) -> Result<Conn, Connect
         None => &settings.addresses,
     };
     let deadline = Deadline::unset();
-    let (stream, address) = connect(addresses, order, settings.timeouts.connect, &deadline).await?;
+    let connected = connect(addresses, order, settings.timeouts.connect, &deadline).await;
+    let (stream, address) = connected.map_err(|failure| match &settings.proxy {
+        _ if failure.which != Which::Dns => failure,
+        Some(_) => ConnectFailure { cause: Some("the name of the proxy".to_owned()), ..failure },
+        None => ConnectFailure { cause: Some(settings.host.clone()), ..failure },
+    })?;
     let conn = prepare(stream, settings, &deadline).await;
     conn.map_err(|failure| failure.at(address))
 }
@@ -49,7 +54,7 @@ async fn prepare(stream: Stream, settings: &Settings, deadline: &Deadline) -> Re
         deadline.set(timeout);
         let tunnel = proxy::tunnel(&conn, proxy, &settings.host, settings.port);
         deadline.bound(tunnel).await.unwrap_or_else(|_| {
-            let message = format!("no tunnel from the proxy within {} ms", timeout.as_millis());
+            let message = format!("no tunnel from the proxy within {} ms (connect_ms)", timeout.as_millis());
             Err(ConnectFailure::new(Which::Timeout(Timer::Connect), message))
         })?;
     }
@@ -60,7 +65,7 @@ async fn prepare(stream: Stream, settings: &Settings, deadline: &Deadline) -> Re
     match deadline.bound(tls::connect(stream, &tls.side, &tls.name)).await {
         Ok(conn) => conn.map_err(ConnectFailure::of_handshake),
         Err(_) => {
-            let message = format!("no TLS handshake within {} ms", timeout.as_millis());
+            let message = format!("no TLS handshake within {} ms (tls_handshake_ms)", timeout.as_millis());
             Err(ConnectFailure::new(Which::Timeout(Timer::TlsHandshake), message))
         }
     }
@@ -75,7 +80,9 @@ async fn connect(
     deadline.set(timeout);
     let attempts = match deadline.bound(resolved(addresses)).await {
         Ok(Published::Known(list)) => order.attempts(&list, clock::now()),
-        Ok(Published::Failed(reason)) => return Err(ConnectFailure::new(Which::Dns, reason)),
+        Ok(Published::Failed(reason)) => {
+            return Err(ConnectFailure::new(Which::Dns, format!("the name cannot be resolved: {reason}")));
+        }
         Ok(Published::Pending) | Err(_) => {
             return Err(ConnectFailure::new(Which::Dns, "the name is not resolved yet"));
         }
@@ -90,7 +97,7 @@ async fn connect(
             }
             Ok(Err(error)) => ConnectFailure::of_connect(&error),
             Err(_) => {
-                let message = format!("no connection within {} ms", timeout.as_millis());
+                let message = format!("no connection within {} ms (connect_ms)", timeout.as_millis());
                 ConnectFailure::new(Which::Timeout(Timer::Connect), message)
             }
         };

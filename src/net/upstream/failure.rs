@@ -75,6 +75,15 @@ impl ConnectFailure {
         ConnectFailure { cause: Some(error.to_string()), ..ConnectFailure::new(Which::Tls, message) }
     }
 
+    /// What lies behind it, for an operator: the address that was tried, what was said below.
+    pub fn behind(&self) -> Option<String> {
+        match (self.address, &self.cause) {
+            (Some(address), Some(cause)) => Some(format!("{address}: {cause}")),
+            (Some(address), None) => Some(address.to_string()),
+            (None, cause) => cause.clone(),
+        }
+    }
+
     /// The kind of error that it is for a client.
     pub fn kind(&self) -> Kind {
         match self.which {

@@ -171,7 +171,7 @@ async fn wait(ticket: Ticket, origin: &Origin) -> Result<(Slot, Option<Conn>), C
     deadline.set(timeout);
     deadline.bound(ticket).await.map_err(|_| {
         pool.counters.queue_timeouts.add(1);
-        let message = format!("no connection came free within {} ms", timeout.as_millis());
+        let message = format!("no connection came free within {} ms (queue_ms)", timeout.as_millis());
         ConnectFailure::new(Which::QueueTimeout, message)
     })
 }

@@ -160,7 +160,7 @@ mod tests {
             let (lease, ()) = join(pools.checkout(&origin), proxy).await;
             let failure = lease.err().expect("no tunnel");
             assert_eq!(failure.which, Which::Timeout(Timer::Connect));
-            assert_eq!(failure.message, "no tunnel from the proxy within 200 ms");
+            assert_eq!(failure.message, "no tunnel from the proxy within 200 ms (connect_ms)");
             assert_eq!(counters.open.value(), 0);
         });
     }

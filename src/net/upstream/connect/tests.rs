@@ -167,7 +167,7 @@ fn a_handshake_that_does_not_come_is_a_timeout_of_its_own() {
         let (lease, _silent) = join(pools.checkout(&origin), peer.accept()).await;
         let failure = lease.err().expect("no connection");
         assert_eq!(failure.which, Which::Timeout(Timer::TlsHandshake));
-        assert_eq!(failure.message, "no TLS handshake within 200 ms");
+        assert_eq!(failure.message, "no TLS handshake within 200 ms (tls_handshake_ms)");
         assert_eq!(counters.open.value(), 0);
     });
 }

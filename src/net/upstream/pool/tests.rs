@@ -218,7 +218,7 @@ fn waiting_ends_after_its_time() {
         let late = failed(pools.checkout(&origin).await);
         assert_eq!(
             (late.which, &*late.message),
-            (Which::QueueTimeout, "no connection came free within 40 ms")
+            (Which::QueueTimeout, "no connection came free within 40 ms (queue_ms)")
         );
         assert_eq!((counters.queue_timeouts.value(), counters.waiting.value()), (1, 0));
         lease.give_back();
@@ -419,9 +419,10 @@ fn a_name_without_addresses_is_a_dns_failure() {
         let origin = |addresses| stage::origin_with(|settings| Settings { addresses, ..settings });
         let gone = Addresses::pending();
         gone.publish_failure("no such name");
-        for (addresses, message) in
-            [(gone, "no such name"), (Addresses::pending(), "the name is not resolved yet")]
-        {
+        for (addresses, message) in [
+            (gone, "the name cannot be resolved: no such name"),
+            (Addresses::pending(), "the name is not resolved yet"),
+        ] {
             let failure = failed(pools.checkout(&origin(addresses)).await);
             assert_eq!((failure.which, &*failure.message), (Which::Dns, message));
         }
@@ -444,7 +445,7 @@ fn a_host_that_does_not_answer_is_a_connect_timeout() {
         let origin = origin_at(&[silent.address], Limits::default());
         let failure = failed(pools.checkout(&origin).await);
         assert_eq!(failure.which, Which::Timeout(Timer::Connect));
-        assert_eq!(failure.message, "no connection within 200 ms");
+        assert_eq!(failure.message, "no connection within 200 ms (connect_ms)");
         nothing_is_left_open(&counters);
     });
 }
