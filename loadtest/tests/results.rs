@@ -1,6 +1,8 @@
 //! Result files: written, read, merged, compared, drawn.
 
+use tollgate_load::compare::added;
 use tollgate_load::compare::change::{Results, changes};
+use tollgate_load::compare::ratio::Spread;
 use tollgate_load::compare::{CompareResult, KIND};
 use tollgate_load::measure::merge::merge;
 use tollgate_load::measure::recorder::{Recorder, Window, record};
@@ -102,6 +104,22 @@ fn reports_hold_every_figure_and_escape_what_a_target_said() {
         lines.contains("s,base,1,,CPU per request,us,10\n") && lines.contains("s,o<ther,3,a,total p99,us,")
     );
     assert!(table::of_run(&rounds[0][0]).contains("status 500: <oops & co>"));
+}
+
+#[test]
+fn what_a_target_adds_is_a_difference_to_the_mock_within_each_round() {
+    let rounds: Vec<_> = [(5, 7), (6, 10), (9, 10)]
+        .map(|(alone, through)| vec![run("direct", alone, None), run("t", through, None)])
+        .into();
+    let names = ["direct".to_owned(), "t".to_owned()];
+    assert_eq!((added::direct(&names), added::direct(&names[1..])), (Some(0), None));
+    let rows = added::rows(&rounds, 0);
+    let total = rows.iter().find(|row| row.metric.name == "total p50").expect("both have it");
+    let near = |value: f64, wanted_us: f64| (value - wanted_us).abs() < 20.0;
+    let Spread { min, median, max } = total.spread;
+    assert!(total.participant == 1 && near(min, 1000.0) && near(median, 2000.0) && near(max, 4000.0));
+    assert!(rows.iter().all(|row| row.metric.unit == "us" && !row.metric.name.starts_with("CPU")));
+    assert!(html::of(&rounds).expect("a page").contains("Added to the mock alone"));
 }
 
 #[test]

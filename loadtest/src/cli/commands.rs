@@ -65,6 +65,13 @@ pub fn run(args: &RunArgs) -> Result<u8, String> {
     let mut scenario = Scenario::read(&args.scenario)?;
     adjust(&mut scenario, &args.load)?;
     let options = options(&args.load, &args.target, &args.pid)?;
+    if let Some(rounds) = args.added {
+        check_rounds("--added", rounds)?;
+        let result = compare::with_mock(&scenario, &options, rounds)?;
+        print!("{}", table::of_compare(&result));
+        write(&args.load.output, &result, &result.rounds)?;
+        return Ok(compare_exit_code(&result));
+    }
     let result = run_scenario(&scenario, &options)?;
     print!("{}", table::of_run(&result));
     let code = exit_code(&result);
@@ -130,9 +137,7 @@ pub fn compare(args: &CompareArgs) -> Result<u8, String> {
     thread::raise_file_limit();
     let mut scenario = Scenario::read(&args.scenario)?;
     adjust(&mut scenario, &args.load)?;
-    if !(1..=1000).contains(&args.rounds) {
-        return Err(format!("--rounds {}: need 1 to 1000", args.rounds));
-    }
+    check_rounds("--rounds", args.rounds)?;
     let plan = compare::Plan {
         participants: args.targets.iter().map(|target| target.parse()).collect::<Result<_, _>>()?,
         scenario,
@@ -149,6 +154,10 @@ pub fn compare(args: &CompareArgs) -> Result<u8, String> {
     print!("{}", table::of_compare(&result));
     write(&args.load.output, &result, &result.rounds)?;
     Ok(compare_exit_code(&result))
+}
+
+fn check_rounds(key: &str, rounds: usize) -> Result<(), String> {
+    if (1..=1000).contains(&rounds) { Ok(()) } else { Err(format!("{key} {rounds}: need 1 to 1000")) }
 }
 
 fn compare_exit_code(result: &compare::CompareResult) -> u8 {

@@ -114,6 +114,10 @@ struct RunArgs {
     /// Processes to be measured: CPU, memory, switches.
     #[arg(long, value_delimiter = ',')]
     pid: Vec<u32>,
+    /// Run so many rounds, each against the mock directly and against the target, and tell what the target
+    /// adds.
+    #[arg(long, value_name = "ROUNDS", requires = "mock")]
+    added: Option<usize>,
 }
 
 #[derive(Args)]

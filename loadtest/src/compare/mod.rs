@@ -7,6 +7,7 @@
 //! Targets that are named by an adapter are started before the first round and stopped after the last.
 
 pub mod adapter;
+pub mod added;
 pub mod change;
 pub mod ratio;
 
@@ -44,7 +45,7 @@ impl std::str::FromStr for Participant {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let Some((name, url)) = text.split_once('=') else {
-            return Ok(if text == "direct" { Self::Direct } else { Self::Adapter(text.to_owned()) });
+            return Ok(if text == DIRECT { Self::Direct } else { Self::Adapter(text.to_owned()) });
         };
         let (url, pids) = url.split_once('@').unwrap_or((url, ""));
         let wrong = |_| format!("{text:?}: need NAME=URL@PID+PID, the process ids as numbers");
@@ -57,7 +58,7 @@ impl std::str::FromStr for Participant {
 impl Participant {
     pub fn name(&self) -> &str {
         match self {
-            Self::Direct => "direct",
+            Self::Direct => DIRECT,
             Self::Adapter(name) | Self::Running { name, .. } => name,
         }
     }
@@ -98,6 +99,8 @@ pub struct CompareResult {
 }
 
 pub const KIND: &str = "compare";
+/// The name of the mock among the participants.
+pub const DIRECT: &str = "direct";
 
 /// Runs all rounds. The error is a line for the user.
 pub fn compare(plan: &Plan) -> Result<CompareResult, String> {
@@ -135,7 +138,7 @@ fn compare_in(plan: &Plan, state: &std::path::Path) -> Result<CompareResult, Str
     }
     let mut rounds = Vec::new();
     for round in 0..plan.rounds {
-        rounds.push(one_round(plan, &targets, round)?);
+        rounds.push(one_round(&plan.scenario, &targets, round, plan.rounds)?);
     }
     for gateway in gateways {
         gateway.stop()?;
@@ -152,21 +155,47 @@ fn compare_in(plan: &Plan, state: &std::path::Path) -> Result<CompareResult, Str
     })
 }
 
+/// Runs the target and the mock behind it in turn, so that what the target adds can be told.
+pub fn with_mock(scenario: &Scenario, options: &Options, rounds: usize) -> Result<CompareResult, String> {
+    let mock = options.mock.clone().ok_or("--added: --mock URL is needed: it is asked directly in turn")?;
+    let label = "target".to_owned();
+    let target = Options { label: label.clone(), ..options.clone() };
+    let direct = Options { target: mock, pids: Vec::new(), label: DIRECT.to_owned(), ..options.clone() };
+    let targets = [(direct, String::new()), (target, String::new())];
+    let started_at = utc(unix_s());
+    let rounds =
+        (0..rounds).map(|round| one_round(scenario, &targets, round, rounds)).collect::<Result<_, _>>()?;
+    Ok(CompareResult {
+        format: FORMAT,
+        kind: KIND.to_owned(),
+        scenario: scenario.name.clone(),
+        started_at,
+        command: options.command.clone(),
+        participants: vec![DIRECT.to_owned(), label],
+        rounds,
+    })
+}
+
 /// Every target once; round `n` starts with the n-th, so that none always runs on a machine warmed up by
 /// another.
-fn one_round(plan: &Plan, targets: &[(Options, String)], round: usize) -> Result<Vec<RunResult>, String> {
+fn one_round(
+    scenario: &Scenario,
+    targets: &[(Options, String)],
+    round: usize,
+    rounds: usize,
+) -> Result<Vec<RunResult>, String> {
     let mut results: Vec<Option<RunResult>> = targets.iter().map(|_| None).collect();
     for turn in 0..targets.len() {
         let place = (turn + round) % targets.len();
         let (options, model) = &targets[place];
-        let mut scenario = plan.scenario.clone();
+        let mut scenario = scenario.clone();
         for load in &mut scenario.load {
             if !model.is_empty() {
                 load.model.clone_from(model);
             }
         }
         if options.shows_progress {
-            eprintln!("round {}/{}: {}", round + 1, plan.rounds, options.label);
+            eprintln!("round {}/{rounds}: {}", round + 1, options.label);
         }
         let result = run(&scenario, options).map_err(|error| format!("{}: {error}", options.label))?;
         results[place] = Some(result);

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::compare::ratio::{Verdict, rows};
+use crate::compare::added;
+use crate::compare::ratio::{Spread, Verdict, rows};
 use crate::measure::recorder::{Times, times};
 use crate::measure::result::{LoadResult, RunResult, Summary};
 use crate::report::chart::{Chart, Scale, Series, escape};
@@ -27,6 +28,9 @@ pub fn of(rounds: &[Vec<RunResult>]) -> Result<String, String> {
     let mut out = head(first, rounds.len(), &names);
     failures(rounds, &mut out);
     ratios(rounds, &names, &mut out);
+    if let Some(direct) = added::direct(&names) {
+        added_times(rounds, &names, direct, &mut out);
+    }
     for place in 0..first.loads.len() {
         charts(rounds, &names, place, &mut out)?;
     }
@@ -131,6 +135,28 @@ fn ratios(rounds: &[Vec<RunResult>], names: &[String], out: &mut String) {
             }
             None => out.push_str("<td></td><td></td><td></td></tr>\n"),
         }
+    }
+    out.push_str("</table></div>\n");
+}
+
+fn added_times(rounds: &[Vec<RunResult>], names: &[String], direct: usize, out: &mut String) {
+    out.push_str(
+        "<h2>Added to the mock alone, microseconds</h2>\n<p class=\"soft\">Differences to the mock asked directly, \
+         within each round.</p>\n<div class=\"scroll\"><table><tr><th>time</th><th class=\"name\">target</th>\
+         <th>median</th><th>min to max</th></tr>\n",
+    );
+    let mut last = "";
+    for added::Row { metric, participant, spread } in added::rows(rounds, direct) {
+        let is_first = metric.name != last;
+        last = metric.name;
+        let (time, class) = if is_first { (metric.name, " class=\"first\"") } else { ("", "") };
+        let name = escape(&names[participant]);
+        let Spread { min, median, max } = spread;
+        let _ = writeln!(
+            out,
+            "<tr{class}><td>{time}</td><td class=\"name\">{name}</td><td>{median:.1}</td>\
+             <td>{min:.1} to {max:.1}</td></tr>"
+        );
     }
     out.push_str("</table></div>\n");
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::compare::CompareResult;
+use crate::compare::added;
 use crate::compare::change::Change;
 use crate::compare::ratio::rows;
 use crate::measure::result::{LoadResult, ProcessResult, RunResult, Summary};
@@ -67,7 +68,22 @@ pub fn of_compare(result: &CompareResult) -> String {
         }
         out.push('\n');
     }
+    if let Some(direct) = added::direct(participants) {
+        of_added(result, direct, &mut out);
+    }
     out
+}
+
+fn of_added(result: &CompareResult, direct: usize, out: &mut String) {
+    let _ = writeln!(out, "\nadded to the mock alone, us (a difference within each round)");
+    let mut last = "";
+    for added::Row { metric, participant, spread } in added::rows(&result.rounds, direct) {
+        let name = if metric.name == last { "" } else { metric.name };
+        last = metric.name;
+        let range = format!("{:.1} to {:.1}", spread.min, spread.max);
+        let participant = &result.participants[participant];
+        let _ = writeln!(out, "{name:20}     {participant:12} {:>12.1} {range:>24}", spread.median);
+    }
 }
 
 pub fn of_changes(changes: &[Change]) -> String {
