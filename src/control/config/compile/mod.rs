@@ -115,6 +115,12 @@ impl<'a> Context<'a> {
         let (at, bytes) = match credential {
             Credential::Env(name) => {
                 let at = at.key("env");
+                if !is_variable_name(name) {
+                    // Not said back: it may be the credential itself.
+                    let allowed = "allowed: letters, digits and _, no digit first; a credential never stands in this file";
+                    self.error(at, format!("this is not the name of an environment variable, {allowed}"));
+                    return None;
+                }
                 let Some(value) = self.surroundings.env(name) else {
                     self.lacking(at, format!("the environment variable {} is not set", quoted(name)));
                     return None;
@@ -157,4 +163,10 @@ impl<'a> Context<'a> {
     fn find(&mut self, at: At, severity: Severity, message: String) {
         self.findings.push(Finding { at, severity, message, span: None });
     }
+}
+
+/// As POSIX has them (Base Definitions 8.1), in either case.
+fn is_variable_name(name: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    !name.starts_with(|first: char| first.is_ascii_digit()) && name.bytes().all(is_part)
 }
