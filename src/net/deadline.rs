@@ -1,13 +1,14 @@
 //! Coarse deadlines: setting one is a store, so that every wait of every stream can have one.
 //!
 //! Each worker has one table and one task that looks through it every `TICK`; a deadline fires at most one
-//! tick late and never early. The table costs about 40 bytes a deadline; the task sleeps while there is none.
+//! tick late and never early. The table costs about 40 bytes for a deadline that somebody waits for; the task
+//! sleeps while there is none.
 //! Real timers (monoio's wheel) are for what must be punctual.
 
 use crate::base::clock::{self, Instant};
 use crate::net::runtime;
 use crate::net::signal::Signal;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -17,8 +18,16 @@ use std::time::Duration;
 pub const TICK: Duration = Duration::from_millis(20);
 
 /// One deadline, unset at first. Its owner sets it anew as often as it likes.
+///
+/// It enters the table only when somebody waits for it, and from then on the table is told only of an earlier
+/// time: a relay that puts its idle timeout off with every event writes nothing but this struct. An entry that
+/// comes due too early wakes its task for nothing, once, and is entered again.
 pub struct Deadline {
-    place: usize,
+    at: Cell<Instant>,
+    place: Cell<Option<usize>>,
+    /// What the table knows: the time of the entry, and whom it wakes. `NOBODY`: it does not wake anybody.
+    entered: Cell<Instant>,
+    waiter: Cell<*const ()>,
 }
 
 /// The deadline passed first.
@@ -27,11 +36,13 @@ pub struct Expired;
 
 impl Deadline {
     /// A deadline that is not set.
-    pub fn unset() -> Deadline {
-        TABLE.with_borrow_mut(|table| {
-            table.filled.raise();
-            Deadline { place: table.entries.insert(Entry { at: Instant::NEVER, waker: None }) }
-        })
+    pub const fn unset() -> Deadline {
+        Deadline {
+            at: Cell::new(Instant::NEVER),
+            place: Cell::new(None),
+            entered: Cell::new(Instant::NEVER),
+            waiter: Cell::new(NOBODY),
+        }
     }
 
     /// Lets it pass `after` from now.
@@ -41,16 +52,22 @@ impl Deadline {
 
     /// Lets it pass at `at`; `Instant::NEVER` unsets it.
     pub fn set_at(&self, at: Instant) {
-        TABLE.with_borrow_mut(|table| {
-            if let Some(entry) = table.entries.get_mut(self.place) {
-                entry.at = at;
-            }
-        });
+        self.at.set(at);
+        if at < self.entered.get()
+            && let Some(place) = self.place.get()
+        {
+            self.entered.set(at);
+            TABLE.with_borrow_mut(|table| {
+                if let Some(entry) = table.entries.get_mut(place) {
+                    entry.at = at;
+                }
+            });
+        }
     }
 
     /// When it passes.
     pub fn at(&self) -> Instant {
-        TABLE.with_borrow(|table| table.entries.get(self.place).map_or(Instant::NEVER, |entry| entry.at))
+        self.at.get()
     }
 
     /// Ends when the deadline has passed, at most `TICK` late. May be dropped while it waits.
@@ -63,18 +80,35 @@ impl Deadline {
         Bound { deadline: self, work }
     }
 
-    fn poll_passed(&self, cx: &Context<'_>) -> Poll<Expired> {
+    /// As the future of `passed`, for futures written by hand.
+    pub fn poll_passed(&self, cx: &Context<'_>) -> Poll<Expired> {
+        // What has come due was woken by a tick: between two of them nothing changes, and no clock is read.
+        let last_tick = LAST_TICK.get();
+        if self.at.get() <= last_tick {
+            return Poll::Ready(Expired);
+        }
+        let is_entered = self.waiter.get() == cx.waker().data() && self.entered.get() > last_tick;
+        if !is_entered {
+            self.enter(cx.waker());
+        }
+        Poll::Pending
+    }
+
+    #[cold]
+    fn enter(&self, waker: &Waker) {
+        let entry = Entry { at: self.at.get(), waker: Some(waker.clone()) };
         TABLE.with_borrow_mut(|table| {
-            let Some(entry) = table.entries.get_mut(self.place) else { return Poll::Ready(Expired) };
-            if entry.at != Instant::NEVER && clock::now() >= entry.at {
-                return Poll::Ready(Expired);
+            match self.place.get().and_then(|place| table.entries.get_mut(place)) {
+                Some(place) => *place = entry,
+                None => {
+                    table.filled.raise();
+                    self.place.set(Some(table.entries.insert(entry)));
+                }
             }
-            match &mut entry.waker {
-                Some(waker) if waker.will_wake(cx.waker()) => {}
-                place => *place = Some(cx.waker().clone()),
-            }
-            Poll::Pending
-        })
+        });
+        self.entered.set(self.at.get());
+        // The entry's waker keeps its task alive, so that no other task comes to have the same address.
+        self.waiter.set(waker.data());
     }
 }
 
@@ -101,8 +135,10 @@ impl<F: Future> Future for Bound<'_, F> {
 
 impl Drop for Deadline {
     fn drop(&mut self) {
-        // A thread that is ending may have lost its table already.
-        let _ = TABLE.try_with(|table| table.borrow_mut().entries.try_remove(self.place));
+        if let Some(place) = self.place.get() {
+            // A thread that is ending may have lost its table already.
+            let _ = TABLE.try_with(|table| table.borrow_mut().entries.try_remove(place));
+        }
     }
 }
 
@@ -125,8 +161,14 @@ pub(in crate::net) fn next_awaited() -> Option<Instant> {
     })
 }
 
+/// Begins with a clock that stands at `now`: a simulation's may stand before that of the one before.
+pub(in crate::net) fn begin(now: Instant) {
+    LAST_TICK.set(now);
+}
+
 /// Wakes whoever waits for a deadline that has passed by `now`.
 pub(in crate::net) fn wake_expired(now: Instant) {
+    LAST_TICK.set(now);
     TABLE.with_borrow_mut(|table| {
         if table.entries.is_empty() {
             table.filled.lower();
@@ -147,10 +189,15 @@ struct Table {
 }
 
 struct Entry {
+    /// At or before the deadline.
     at: Instant,
     waker: Option<Waker>,
 }
 
+const NOBODY: *const () = std::ptr::null();
+
 thread_local! {
+    /// The time of the last tick: whatever was entered and due by then was woken.
+    static LAST_TICK: Cell<Instant> = const { Cell::new(Instant(0)) };
     static TABLE: RefCell<Table> = RefCell::new(Table { entries: slab::Slab::new(), filled: Signal::default() });
 }

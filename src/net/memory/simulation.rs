@@ -3,6 +3,7 @@
 
 use crate::base::clock::{self, Instant};
 use crate::base::rng;
+use crate::net::deadline;
 use crate::net::memory::faults::Faults;
 use crate::net::memory::tasks::{Taken, Tasks};
 use crate::net::memory::trace::Note;
@@ -235,6 +236,7 @@ impl Entered {
     fn new(world: &Rc<World>, seed: u64) -> Entered {
         let seed_after = rng::bits();
         clock::go_virtual(START, UNIX_MS_AT_START - START.0 / 1000);
+        deadline::begin(START);
         rng::seed(seed);
         World::enter(Some(Rc::clone(world)));
         Entered { world: Rc::clone(world), seed_after }
@@ -250,6 +252,7 @@ impl Drop for Entered {
         self.world.timers.clear();
         World::enter(None);
         clock::go_real();
+        deadline::begin(Instant::default());
         rng::seed(self.seed_after);
     }
 }
