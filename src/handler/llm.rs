@@ -160,7 +160,7 @@ async fn ask(
         return Ok(answered);
     }
     call.exchange.clock.mark(Step::Policy);
-    let mut watch = pin!(ClientWatch::new(downstream.conn()).left());
+    let mut watch = pin!(ClientWatch::new(downstream.conn()));
     let attempted = attempt::until_answered(call, surface, &asked, route, made_by, watch.as_mut()).await?;
     let mut sink = Sink::Http1(Http1Sink::new(downstream, client(call, downstream)));
     // What the caller sent was for attempts; an answer may take hours.

@@ -50,14 +50,14 @@ pub async fn serve(call: &mut Call<'_>, downstream: &mut Downstream, path: &str)
     let attempting = async {
         match call.head.framing {
             BodyFraming::None => {
-                let watch = pin!(ClientWatch::new(downstream.conn()).left());
+                let watch = pin!(ClientWatch::new(downstream.conn()));
                 attempt::once(call, provider, &outgoing, watch).await
             }
             framing => upload(call, downstream, provider, &outgoing, framing).await,
         }
     };
     let attempted = total.bound(attempting).await.map_err(|_| attempt::total_passed(provider))??;
-    let watch = pin!(ClientWatch::new(downstream.conn()).left());
+    let watch = pin!(ClientWatch::new(downstream.conn()));
     let mut sink = Sink::Http1(Http1Sink::new(downstream, client(call, downstream)));
     let expected = answer::Expected { dialect, ..answer::Expected::default() };
     answer::relay(call, &mut sink, key, expected, attempted, watch).await
@@ -113,7 +113,7 @@ async fn upload(
     call.exchange.clock.mark(Step::Sent);
     attempt::set(&timer, provider.timeouts.response_head);
     // Nobody reads from the client any more, so that its end must be watched for.
-    let left = ClientWatch::new(downstream.conn()).left();
+    let left = ClientWatch::new(downstream.conn());
     let answer = match race(exchange.read_head(&timer), left).await {
         First::One(answer) => answer.map_err(told)?,
         First::Two(()) => return Err(Stop::ClientLeft),

@@ -46,7 +46,7 @@ pub async fn serve(
     let target = attempt::with_query(provider.path_for(&path), call.head.uri.query());
     let body = call.exchange.body.take().filter(|body| !body.is_empty());
     let outgoing = Outgoing { target, body, patches: Patches::new(), metered: true };
-    let mut watch = pin!(ClientWatch::new(downstream.conn()).left());
+    let mut watch = pin!(ClientWatch::new(downstream.conn()));
     let attempted = attempt::once(call, provider, &outgoing, watch.as_mut()).await?;
     drop((permit, outgoing));
     let mut sink = Sink::Http1(Http1Sink::new(downstream, client(call, downstream)));

@@ -4,21 +4,39 @@
 //! worth. So the watch looks only after `ARM_AFTER`, once, and stays armed until the exchange ends. With the
 //! deadline's tick a client that leaves is noticed within 100 ms at the latest. Bytes of a next request
 //! (pipelining) blind the watch: the client's end is noticed by the next send then.
+//!
+//! A relay asks with every event. An armed watch has a waker of its own that says who called, so that all but
+//! one of these questions are answered without touching the connection.
 
 use crate::net::conn::Conn;
-use crate::net::deadline::Deadline;
+use crate::net::deadline::{Deadline, Expired};
 use crate::net::stream::Received;
-use std::future::pending;
+use std::cell::Cell;
+use std::future::{Future, pending};
+use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
 /// How long a request runs before its client is watched.
 pub const ARM_AFTER: Duration = Duration::from_millis(50);
 
-/// A watch of one client for one exchange.
+/// A watch of one client for one exchange. As a future it ends when the client has closed or reset its
+/// connection. To be polled by one task only.
 pub struct ClientWatch {
     conn: Rc<Conn>,
     arm: Deadline,
+    armed: Option<Armed>,
+    /// `CALLS` when it was looked for last.
+    calls_seen: u64,
+}
+
+struct Armed {
+    /// Boxed: only long answers have it.
+    left: Pin<Box<dyn Future<Output = ()>>>,
+    called: Arc<Called>,
 }
 
 impl ClientWatch {
@@ -26,21 +44,67 @@ impl ClientWatch {
     pub fn new(conn: &Rc<Conn>) -> ClientWatch {
         let arm = Deadline::unset();
         arm.set(ARM_AFTER);
-        ClientWatch { conn: Rc::clone(conn), arm }
+        ClientWatch { conn: Rc::clone(conn), arm, armed: None, calls_seen: 0 }
     }
+}
 
-    /// Ends when the client has closed or reset its connection.
-    pub async fn left(self) {
-        self.arm.passed().await;
-        loop {
-            if self.conn.readable().await.is_err() {
-                return;
-            }
-            match self.conn.try_peek() {
-                Ok(Received::Nothing) => {}
-                Ok(Received::Bytes(_)) => pending().await,
-                Ok(Received::End) | Err(_) => return,
-            }
+impl Future for ClientWatch {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let Some(armed) = &mut this.armed else {
+            let Expired = ready!(this.arm.poll_passed(cx));
+            let called = Arc::new(Called { task: cx.waker().clone(), is_called: AtomicBool::new(false) });
+            let left = Box::pin(left(Rc::clone(&this.conn)));
+            return this.armed.insert(Armed { left, called }).poll();
+        };
+        // Whether any watch of this worker was called is known without touching this one's.
+        let calls = CALLS.get();
+        if std::mem::replace(&mut this.calls_seen, calls) == calls || !armed.called.is_called.load(Relaxed) {
+            return Poll::Pending;
+        }
+        armed.poll()
+    }
+}
+
+impl Armed {
+    fn poll(&mut self) -> Poll<()> {
+        self.called.is_called.store(false, Relaxed);
+        let waker = Waker::from(Arc::clone(&self.called));
+        self.left.as_mut().poll(&mut Context::from_waker(&waker))
+    }
+}
+
+/// Ends when the client has closed or reset its connection.
+async fn left(conn: Rc<Conn>) {
+    loop {
+        if conn.readable().await.is_err() {
+            return;
+        }
+        match conn.try_peek() {
+            Ok(Received::Nothing) => {}
+            Ok(Received::Bytes(_)) => pending().await,
+            Ok(Received::End) | Err(_) => return,
         }
     }
+}
+
+/// The waker of an armed watch.
+struct Called {
+    task: Waker,
+    is_called: AtomicBool,
+}
+
+impl Wake for Called {
+    fn wake(self: Arc<Self>) {
+        self.is_called.store(true, Relaxed);
+        CALLS.set(CALLS.get() + 1);
+        Waker::wake_by_ref(&self.task);
+    }
+}
+
+thread_local! {
+    /// How often a watch of this worker was called. Connections wake on the worker's own thread.
+    static CALLS: Cell<u64> = const { Cell::new(0) };
 }
