@@ -6,22 +6,17 @@
 //! The cuts make no difference: events and pieces go through one machine, [`Skeleton`], which keeps the few
 //! members that count and forgets the rest, so nothing is collected, however long an event or a body is.
 //!
-//! Most events of a stream differ in a few places only: the text, a padding, a running number. The last event
-//! is remembered with these places; one that is equal elsewhere, and whose strings end where the remembered
-//! ones do, is of the same shape and needs no second reading.
+//! Most events differ in a few places only: the text, an id, a padding, a running number. The shape of one that
+//! was read is remembered (`usage/memo`), and others of that shape are not read again.
 //!
-//! Limits: `MEMO_MAX` bytes for the remembered event; those of [`Skeleton`]. A usage object beyond them
+//! Limits: those of [`Skeleton`]. A usage object beyond them
 //! counts as missing.
 //! Errors: none. Absent: decompression (`usage/inflate`), money, what a class means for the client.
 
 use crate::llm::dialect::{Class, Dialect, HoleKind, Skeleton, Usage};
 use crate::usage::Provenance;
-use smallvec::SmallVec;
+use crate::usage::memo::{self, Filling, Gap};
 use std::ops::Range;
-
-/// Longest event that is remembered. 99 % of the recorded events of OpenAI Chat have at most 493 bytes, of
-/// Anthropic 642, of OpenRouter 741.
-const MEMO_MAX: usize = 768;
 
 /// Bytes of text that are taken for one token in an estimate.
 const BYTES_PER_TOKEN: u64 = 4;
@@ -66,7 +61,6 @@ pub struct Meter {
     shape: Shape,
     skeleton: Skeleton,
     lines: Lines,
-    memo: Option<Box<Memo>>,
     usage: Usage,
     content_events: u64,
     text_bytes: u64,
@@ -89,7 +83,6 @@ impl Meter {
             shape,
             skeleton: Skeleton::new(kept, texts),
             lines: Lines::default(),
-            memo: None,
             usage: Usage::default(),
             content_events: 0,
             text_bytes: 0,
@@ -106,7 +99,7 @@ impl Meter {
             self.piece(raw);
             return self.end();
         }
-        if let Some(text_bytes) = self.memo.as_deref().and_then(|memo| memo.matches(raw)) {
+        if let Some(text_bytes) = memo::recognise(self.dialect, raw) {
             return self.content(text_bytes);
         }
         let data = self.lines.feed(raw, |data| self.skeleton.feed(data));
@@ -213,98 +206,20 @@ impl Meter {
     }
 
     /// Remembers the event that the skeleton has just read. It says nothing but text.
-    fn remember(&mut self, raw: &[u8], data: Range<usize>) {
+    fn remember(&self, raw: &[u8], data: Range<usize>) {
         let (Some(holes), Some(end)) = (self.skeleton.holes(), self.skeleton.end()) else { return };
-        if raw.len() > MEMO_MAX || holes.iter().all(|hole| hole.kind != HoleKind::Text) {
+        if holes.iter().all(|hole| hole.kind != HoleKind::Text) {
             return;
         }
         // Anthropic pads events with spaces before the last bracket.
         let last = data.start + end;
         let spaces = raw[..last].iter().rev().take_while(|&&byte| byte == b' ').count();
         let holes = holes.iter().map(|hole| {
-            let range = data.start + hole.range.start..data.start + hole.range.end;
+            let range = data.start + hole.start as usize..data.start + hole.end as usize;
             Gap { range, filling: Filling::from(hole.kind) }
         });
         let padding = Gap { range: last - spaces..last, filling: Filling::Spaces };
-        self.memo = Some(Box::new(Memo { raw: raw.into(), gaps: holes.chain([padding]).collect() }));
-    }
-}
-
-/// An event that was read, and where others may differ from it and be of the same shape.
-#[derive(Debug)]
-struct Memo {
-    raw: Box<[u8]>,
-    /// In order, and apart from each other.
-    gaps: SmallVec<[Gap; 4]>,
-}
-
-#[derive(Debug)]
-struct Gap {
-    range: Range<usize>,
-    filling: Filling,
-}
-
-/// What may stand in a gap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Filling {
-    /// The inside of a string; `Text` is counted.
-    Text,
-    String,
-    Digits,
-    Spaces,
-}
-
-impl Memo {
-    /// The bytes of text in `raw`, if it is of the same shape.
-    fn matches(&self, raw: &[u8]) -> Option<u64> {
-        let (mut rest, mut equal_from, mut text_bytes) = (raw, 0, 0);
-        for gap in &self.gaps {
-            rest = rest.strip_prefix(&self.raw[equal_from..gap.range.start])?;
-            let len = gap.filling.len(rest)?;
-            if gap.filling == Filling::Text {
-                text_bytes += len as u64;
-            }
-            rest = &rest[len..];
-            equal_from = gap.range.end;
-        }
-        (*rest == self.raw[equal_from..]).then_some(text_bytes)
-    }
-}
-
-impl Filling {
-    /// How far the filling reaches that `bytes` begin with.
-    fn len(self, bytes: &[u8]) -> Option<usize> {
-        match self {
-            Filling::Text | Filling::String => string_len(bytes),
-            Filling::Digits => {
-                Some(bytes.iter().take_while(|byte| byte.is_ascii_digit()).count()).filter(|&len| len > 0)
-            }
-            Filling::Spaces => Some(bytes.iter().take_while(|&&byte| byte == b' ').count()),
-        }
-    }
-}
-
-impl From<HoleKind> for Filling {
-    fn from(kind: HoleKind) -> Filling {
-        match kind {
-            HoleKind::Text => Filling::Text,
-            HoleKind::String => Filling::String,
-            HoleKind::Digits => Filling::Digits,
-        }
-    }
-}
-
-/// Length of the string's inside that `bytes` begin with. None where it does not end here, or holds a control
-/// character: a line end would end the data, too. Byte by byte, as most have fewer than ten.
-fn string_len(bytes: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    loop {
-        match *bytes.get(at)? {
-            b'"' => return Some(at),
-            b'\\' if *bytes.get(at + 1)? >= b' ' => at += 2,
-            b' '..=b'[' | b']'..=b'\xff' => at += 1,
-            _ => return None,
-        }
+        memo::remember(self.dialect, raw, holes.chain([padding]));
     }
 }
 

@@ -50,7 +50,7 @@ impl Wire for OpenAiChat {
             keep: &["usage", "error", "object", "finish_reason"],
             texts_in_event: TEXTS,
             texts_in_whole: TEXTS,
-            loose: &["obfuscation", "p"],
+            loose: &["id", "created", "system_fingerprint", "obfuscation", "p"],
         }
     }
 

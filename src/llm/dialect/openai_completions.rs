@@ -40,7 +40,7 @@ impl Wire for OpenAiCompletions {
             keep: &["usage", "error", "object", "finish_reason"],
             texts_in_event: TEXTS,
             texts_in_whole: TEXTS,
-            loose: &["obfuscation"],
+            loose: &["id", "created", "system_fingerprint", "obfuscation"],
         }
     }
 

@@ -49,7 +49,7 @@ impl Wire for OpenAiResponses {
                 names: &["text", "arguments", "refusal", "input"],
                 reach: Reach::Anywhere,
             },
-            loose: &["obfuscation", "sequence_number"],
+            loose: &["item_id", "obfuscation", "sequence_number"],
         }
     }
 

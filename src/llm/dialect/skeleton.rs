@@ -17,7 +17,6 @@
 
 use crate::codec::json::Key;
 use smallvec::SmallVec;
-use std::ops::Range;
 
 /// Most bytes of a skeleton. Usage objects take some 500, a finished choice 40.
 pub const DOCUMENT_MAX: usize = 16 * 1024;
@@ -28,6 +27,9 @@ const INTO_MAX: u8 = 4;
 /// Longest spelling of a key that is compared; a name of the tables has at most 17 bytes, an escape is six
 /// for one.
 const KEY_MAX: usize = 104;
+
+/// Most places that are noted: an id, a time and a fingerprint, a text, a padding, and one more.
+const HOLES_MAX: usize = 6;
 
 /// Most bytes of a document that is no object (`[DONE]`).
 const BARE_MAX: usize = 16;
@@ -43,7 +45,8 @@ pub struct Kept {
     pub texts_in_event: Texts,
     /// The same in whole answers.
     pub texts_in_whole: Texts,
-    /// Members of the outermost object that differ from event to event and mean nothing here.
+    /// Members of the outermost object that differ from event to event, or from stream to stream, and mean
+    /// nothing here.
     pub loose: &'static [&'static str],
 }
 
@@ -64,10 +67,11 @@ pub enum Reach {
 }
 
 /// A place in the document whose content does not matter to its skeleton.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hole {
     /// Offsets in the document; of a string between the quotes.
-    pub range: Range<usize>,
+    pub start: u32,
+    pub end: u32,
     pub kind: HoleKind,
 }
 
@@ -105,7 +109,7 @@ pub struct Skeleton {
     eaten: usize,
     /// Where the current hole began.
     hole_start: usize,
-    holes: SmallVec<[Hole; 3]>,
+    holes: SmallVec<[Hole; HOLES_MAX]>,
     holes_missed: bool,
     text_bytes: u64,
     /// Where the outermost bracket closed.
@@ -518,12 +522,10 @@ impl Skeleton {
     }
 
     fn end_hole(&mut self, kind: HoleKind, at: usize) {
-        let hole = Hole { range: self.hole_start..self.eaten + at, kind };
-        // Three, so that the list needs no allocation.
-        if self.holes.len() < self.holes.inline_size() {
-            self.holes.push(hole);
-        } else {
-            self.holes_missed = true;
+        let offsets = u32::try_from(self.hole_start).ok().zip(u32::try_from(self.eaten + at).ok());
+        match offsets {
+            Some((start, end)) if self.holes.len() < HOLES_MAX => self.holes.push(Hole { start, end, kind }),
+            _ => self.holes_missed = true,
         }
     }
 

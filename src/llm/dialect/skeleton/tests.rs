@@ -72,7 +72,10 @@ fn a_skeleton_is_bounded() {
 fn holes_are_where_the_content_does_not_matter() {
     let document = r#"{"d":{"content":"ab"},"pad":"xyz","seq":12}"#;
     let holes = skeleton(document, &[]).2.expect("three places");
-    let found: Vec<_> = holes.iter().map(|hole| (&document[hole.range.clone()], hole.kind)).collect();
+    let found: Vec<_> =
+        holes.iter().map(|hole| (&document[hole.start as usize..hole.end as usize], hole.kind)).collect();
     assert_eq!(found, [("ab", HoleKind::Text), ("xyz", HoleKind::String), ("12", HoleKind::Digits)]);
-    assert_eq!(skeleton(r#"{"content":"","pad":"","seq":1,"content":""}"#, &[]).2, None);
+    let texts = |n: usize| format!("{{{}}}", vec![r#""content":"""#; n].join(","));
+    assert_eq!(skeleton(&texts(HOLES_MAX), &[]).2.map(|holes| holes.len()), Some(HOLES_MAX));
+    assert_eq!(skeleton(&texts(HOLES_MAX + 1), &[]).2, None);
 }
