@@ -9,6 +9,7 @@
 
 use crate::net::page::Slice;
 use bytes::Bytes;
+use smallvec::SmallVec;
 use std::cell::RefCell;
 use std::mem::ManuallyDrop;
 use std::ops::Range;
@@ -44,7 +45,6 @@ impl SendList {
         let end = self.inner.own.len();
         self.inner.len += end - start;
         match self.inner.pieces.last_mut() {
-            // Not where a gap was filled in between: `own` has grown behind the last piece then.
             Some(Piece::Own(last)) if last.end == start => last.end = end,
             _ if start == end => {}
             _ => self.inner.pieces.push(Piece::Own(start..end)),
@@ -69,30 +69,31 @@ impl SendList {
     pub fn push_bytes(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
             self.inner.len += bytes.len();
-            self.inner.pieces.push(Piece::Bytes(bytes));
+            self.inner.pieces.push(Piece::Bytes(Box::new(bytes)));
         }
     }
 
     /// Appends static bytes without copying them.
     pub fn push_static(&mut self, bytes: &'static [u8]) {
-        self.push_bytes(Bytes::from_static(bytes));
+        if !bytes.is_empty() {
+            self.inner.len += bytes.len();
+            self.inner.pieces.push(Piece::Static(bytes));
+        }
     }
 
     /// Leaves a gap for bytes that are known only when what follows is: the head of a chunk. An unfilled gap
     /// is empty.
     pub fn push_gap(&mut self) -> Gap {
-        self.inner.pieces.push(Piece::Gap(0..0));
+        self.inner.pieces.push(Piece::small(&[]));
         Gap(self.inner.pieces.len() - 1)
     }
 
-    /// Fills a gap of this list.
+    /// Fills a gap of this list with at most `SMALL_BYTES`.
     pub fn fill(&mut self, gap: Gap, bytes: &[u8]) {
-        let Inner { own, pieces, len, .. } = &mut **self.inner;
-        if let Some(Piece::Gap(range)) = pieces.get_mut(gap.0) {
-            let start = own.len();
-            own.extend_from_slice(bytes);
-            *range = start..own.len();
-            *len += bytes.len();
+        let Inner { pieces, len, .. } = &mut **self.inner;
+        if let Some(piece @ Piece::Small(..)) = pieces.get_mut(gap.0) {
+            *piece = Piece::small(bytes);
+            *len += piece.bytes(&[]).len();
         }
     }
 
@@ -164,9 +165,9 @@ impl Drop for SendList {
     }
 }
 
-// SAFETY: `gather` fills `iov` with addresses of bytes that the list owns or shares: its own storage (heap,
-// not touched while the runtime owns the list), pages (kept alive by the slice) and `Bytes`. Moving the list
-// moves a box only.
+// SAFETY: `gather` fills `iov` with addresses of bytes that the list owns or shares: its own storage and small
+// pieces (heap, not touched while the runtime owns the list), pages (kept alive by the slice) and `Bytes`.
+// Moving the list moves a box only.
 unsafe impl monoio::buf::IoVecBuf for SendList {
     fn read_iovec_ptr(&self) -> *const libc::iovec {
         self.inner.iov.as_ptr()
@@ -188,31 +189,47 @@ unsafe impl monoio::buf::IoBuf for SendList {
     }
 }
 
+/// The pieces of a lone event in its chunk stand in the list itself, so that they lie side by side in memory.
 #[derive(Default)]
 struct Inner {
-    own: Vec<u8>,
-    pieces: Vec<Piece>,
-    iov: Vec<libc::iovec>,
     len: usize,
+    pieces: SmallVec<[Piece; PIECES_INLINE]>,
+    iov: SmallVec<[libc::iovec; PIECES_INLINE]>,
+    own: Vec<u8>,
 }
 
 enum Piece {
     Own(Range<usize>),
-    Gap(Range<usize>),
+    Small(u8, [u8; SMALL_BYTES]),
     Slice(Slice),
-    Bytes(Bytes),
+    Static(&'static [u8]),
+    Bytes(Box<Bytes>),
 }
 
 impl Piece {
+    /// A copy of the first `SMALL_BYTES`.
+    fn small(bytes: &[u8]) -> Piece {
+        let mut place = [0; SMALL_BYTES];
+        let len = bytes.len().min(SMALL_BYTES);
+        place[..len].copy_from_slice(&bytes[..len]);
+        Piece::Small(len as u8, place)
+    }
+
     fn bytes<'a>(&'a self, own: &'a [u8]) -> &'a [u8] {
         match self {
-            Piece::Own(range) | Piece::Gap(range) => own.get(range.clone()).unwrap_or_default(),
+            Piece::Own(range) => own.get(range.clone()).unwrap_or_default(),
+            Piece::Small(len, bytes) => bytes.get(..usize::from(*len)).unwrap_or_default(),
             Piece::Slice(slice) => slice,
+            Piece::Static(bytes) => bytes,
             Piece::Bytes(bytes) => bytes,
         }
     }
 }
 
+/// Chunk head, event, chunk end, and one more.
+const PIECES_INLINE: usize = 4;
+/// Bytes that fill a gap: a chunk's head has 18 at most.
+pub const SMALL_BYTES: usize = 22;
 /// Storage above this size is freed with its list.
 const OWN_BYTES_KEPT: usize = 4 * 1024;
 const LISTS_KEPT: usize = 256;
