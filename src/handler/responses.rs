@@ -74,7 +74,8 @@ pub fn open_previous(call: &mut Call<'_>) -> Result<Option<u32>, Error> {
     let body = call.exchange.body.as_deref().unwrap_or_default();
     let [previous] =
         json::root(body).and_then(|root| json::fields(root, ["previous_response_id"])).map_err(|_| {
-            Error::new(Kind::BodyField, "`previous_response_id` occurs more than once").param(PREVIOUS)
+            let detail = "`previous_response_id` occurs more than once or in another case";
+            Error::new(Kind::BodyField, detail).param(PREVIOUS)
         })?;
     let Some(raw) = previous.and_then(|value| Some((value, value.str_raw()?))) else { return Ok(None) };
     let (value, text) = raw;

@@ -38,7 +38,7 @@ impl<'p> Surface<'p> {
             "/v1/responses" => (Surface::Responses, POST),
             "/v1/messages" => (Surface::Messages, POST),
             "/v1/messages/count_tokens" => (Surface::CountTokens, POST),
-            "/v1/models" => (Surface::Models, GET),
+            "/v1/models" => (Surface::Models, GET_HEAD),
             _ => below(path)?,
         };
         Some(if methods.split(", ").any(|allowed| allowed == method) {
@@ -77,7 +77,7 @@ impl<'p> Surface<'p> {
 
 fn below(path: &str) -> Option<(Surface<'_>, &'static str)> {
     if let Some(model) = path.strip_prefix("/v1/models/") {
-        return (!model.is_empty()).then_some((Surface::Model(model), GET));
+        return (!model.is_empty()).then_some((Surface::Model(model), GET_HEAD));
     }
     let (id, action) = match path.strip_prefix("/v1/responses/")?.split_once('/') {
         None => (path.strip_prefix("/v1/responses/")?, ""),
@@ -94,6 +94,8 @@ fn below(path: &str) -> Option<(Surface<'_>, &'static str)> {
 
 const POST: &str = "POST";
 const GET: &str = "GET";
+/// Answered by the gateway itself; other heads would have to be asked for at the provider.
+const GET_HEAD: &str = "GET, HEAD";
 
 #[cfg(test)]
 mod tests {
@@ -108,6 +110,9 @@ mod tests {
             ("POST", "/v1/chat/completions/", None),
             ("POST", "/v1/Chat/completions", None),
             ("GET", "/v1/models", Some(Ok(Surface::Models))),
+            ("HEAD", "/v1/models", Some(Ok(Surface::Models))),
+            ("HEAD", "/v1/models/a", Some(Ok(Surface::Model("a")))),
+            ("POST", "/v1/models", Some(Err(WrongMethod("GET, HEAD")))),
             ("GET", "/v1/models/a/b", Some(Ok(Surface::Model("a/b")))),
             ("GET", "/v1/models/", None),
             ("GET", "/v1/responses/r1", response("r1", "")),

@@ -93,6 +93,15 @@ fn a_head_request_has_the_head_of_its_answer_and_no_body() {
         send(&conn, get("HEAD", "/v1/chat/completions").as_bytes()).await;
         let answer = reader.answer(true).await.expect("an answer");
         assert_eq!((answer.status(), answer.field("allow")), (405, Some("POST")));
+        for path in ["/v1/models", "/v1/models/none"] {
+            send(&conn, get("GET", path).as_bytes()).await;
+            let whole = reader.answer(false).await.expect("an answer");
+            send(&conn, get("HEAD", path).as_bytes()).await;
+            let head = reader.answer(true).await.expect("an answer");
+            for name in ["content-type", "content-length"] {
+                assert_eq!((head.status(), head.field(name)), (whole.status(), whole.field(name)), "{path}");
+            }
+        }
         send(&conn, get("GET", "/v1/models").as_bytes()).await;
         assert_eq!(reader.answer(false).await.expect("an answer").status(), 200);
         drop(conn);

@@ -106,7 +106,8 @@ pub fn root(bytes: &[u8]) -> Result<Value<'_>, Defect> {
 /// `names` twice.
 ///
 /// A name that occurs twice is refused, in whatever spelling (`"model"`, `"mod\u0065l"`): readers disagree on
-/// which of the two counts, so a policy decided on one could be undone by the other. Other keys may repeat.
+/// which of the two counts, so a policy decided on one could be undone by the other. So is a key that is a
+/// name but for its case (`"Model"`): readers in Go take it for the name. Other keys may repeat.
 pub fn fields<'a, const N: usize>(
     object: Value<'a>,
     names: [&str; N],
@@ -120,9 +121,18 @@ pub fn fields<'a, const N: usize>(
 
 #[inline]
 fn note_field<'a>(member: Member<'a>, names: &[&str], found: &mut [Option<Value<'a>>]) -> Result<(), Defect> {
+    let key = member.key;
+    let is_plain = !key.escaped && key.raw.is_ascii();
     for (name, found) in names.iter().zip(found) {
-        if !member.key.is(name) {
+        // Most keys have another length, and are done with that.
+        if !(if is_plain { key.raw.eq_ignore_ascii_case(name.as_bytes()) } else { key.resembles(name) }) {
             continue;
+        }
+        if !key.is(name) {
+            return Err(Defect::at(
+                key.start,
+                "a key that is read without regard to case by some; spell it exactly",
+            ));
         }
         if found.is_some() {
             return Err(Defect::at(member.key.start, "a key that must be unique occurs a second time"));
@@ -193,6 +203,11 @@ impl Key<'_> {
     /// Whether the key means `name`, whatever its spelling.
     pub fn is(&self, name: &str) -> bool {
         if self.escaped { text::means(self.raw, name.as_bytes()) } else { self.raw == name.as_bytes() }
+    }
+
+    /// Whether a reader without regard to case takes the key for `name`, which is in lower case.
+    pub fn resembles(&self, name: &str) -> bool {
+        text::means_in_any_case(self.raw, name.as_bytes())
     }
 }
 

@@ -551,9 +551,21 @@ fn a_repeat_of_a_named_key_is_refused_in_any_spelling() {
 }
 
 #[test]
+fn a_named_key_in_another_case_is_refused() {
+    let what = "a key that is read without regard to case by some; spell it exactly";
+    for key in ["Model", "MODEL", r"mod\u0045l", r"\u006dOdel"] {
+        let text = format!(r#"{{"a":1,"{key}":2,"model":3}}"#);
+        let refused = Err(Defect::at(8, what));
+        assert_eq!(check_fields(text.as_bytes(), ["model"]), refused, "{key}");
+        assert_eq!(fields(root(text.as_bytes()).expect("an object"), ["model"]), refused, "{key}");
+        assert!(check_fields(text.as_bytes(), ["a", "mode"]).is_ok());
+    }
+}
+
+#[test]
 fn fields_of_the_outermost_object_only_are_found() {
     let text =
-        br#" {"a":{"model":"x","b":[{"model":"y"}]},"mod\u0065l":"m","Model":1,"model ":2,"n":12, "o":{} } "#;
+        br#" {"a":{"model":"x","b":[{"model":"y"}]},"mod\u0065l":"m","Models":1,"model ":2,"n":12, "o":{} } "#;
     for found in [
         fields(root(text).expect("an object"), ["n", "model", "o", "p"]),
         check_fields(text, ["n", "model", "o", "p"]),

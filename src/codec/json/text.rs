@@ -46,6 +46,37 @@ pub(super) fn means(raw: &[u8], name: &[u8]) -> bool {
     name.is_empty()
 }
 
+/// As `means`, but letters count alike in either case, as in Go's encoding/json: there the long s and the
+/// Kelvin sign are letters of the alphabet, too. `name` is in lower case.
+pub(super) fn means_in_any_case(raw: &[u8], name: &[u8]) -> bool {
+    let (mut raw, mut name) = (raw, name);
+    while let Some(&first) = raw.first() {
+        let (char, taken) = match raw {
+            [b'\\', ..] => {
+                let (decoded, taken) = escape_sequence(raw);
+                let Ok(char) = decoded else { return false };
+                (char, taken)
+            }
+            [0xc5, 0xbf, ..] => (LONG_S, 2),
+            [0xe2, 0x84, 0xaa, ..] => (KELVIN, 3),
+            // A byte of any other character is in no name.
+            _ => (char::from(first), 1),
+        };
+        let folded = match char {
+            LONG_S => b's',
+            KELVIN => b'k',
+            char if char.is_ascii() => char.to_ascii_lowercase() as u8,
+            _ => return false,
+        };
+        let Some(rest) = name.strip_prefix(&[folded]) else { return false };
+        (raw, name) = (&raw[taken..], rest);
+    }
+    name.is_empty()
+}
+
+const LONG_S: char = '\u{17f}';
+const KELVIN: char = '\u{212a}';
+
 /// Appends `text` as the inside of a JSON string: quote, backslash and control characters are escaped, the
 /// rest is copied. What is not UTF-8 becomes U+FFFD.
 pub fn escape(text: &[u8], out: &mut Vec<u8>) {

@@ -103,9 +103,10 @@ impl Dialect {
     /// What the gateway must know of a request. It checks the whole body strictly on the way
     /// (`codec::json::check_fields`); nothing else has to.
     ///
-    /// Refused beside what is not JSON, with the field's name: a repeat of a field that is read here, a model
-    /// that is missing, no string or longer than [`MODEL_LEN_MAX`], a `stream` that is no boolean, a
-    /// `stream_options` that is no object.
+    /// Refused beside what is not JSON, with the field's name: a repeat of a field that is read here or a
+    /// spelling of it in another case (to providers written in Go it is the field), a model that is missing,
+    /// no string or longer than [`MODEL_LEN_MAX`], a `stream` that is no boolean, a `stream_options` that is
+    /// no object.
     pub fn peek(self, body: &[u8]) -> Result<Peek, Error> {
         peek::peek(self.wire().request(), body)
     }

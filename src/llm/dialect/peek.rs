@@ -112,7 +112,8 @@ pub(super) fn peek(fields: &RequestFields, body: &[u8]) -> Result<Peek, Error> {
     Ok(Peek { model, model_unescaped, stream, usage_in_stream, output_max })
 }
 
-/// What is wrong with a body in which `defect` was found: no JSON, no object, or a field that is read twice.
+/// What is wrong with a body in which `defect` was found: no JSON, no object, or a field that is read twice or
+/// in another case.
 fn refusal(body: &[u8], names: &[&'static str], defect: Defect) -> Error {
     let (Ok(()), Ok(root)) = (json::check(body), json::root(body)) else {
         return Error::new(ErrorKind::BodyNotJson, format!("the body is not JSON: {defect}"));
@@ -125,8 +126,12 @@ fn refusal(body: &[u8], names: &[&'static str], defect: Defect) -> Error {
 }
 
 fn repeated(object: Value<'_>, names: &[&'static str], defect: Defect) -> Error {
-    let times = |name| object.members().flatten().filter(|member| member.key.is(name)).count();
-    match names.iter().find(|name| times(name) > 1) {
+    let keys = || object.members().flatten().map(|member| member.key);
+    if let Some(name) = names.iter().find(|name| keys().any(|key| key.resembles(name) && !key.is(name))) {
+        let detail = format!("a key differs from `{name}` in its case only; spell it `{name}`");
+        return field(name, detail);
+    }
+    match names.iter().find(|name| keys().filter(|key| key.is(name)).count() > 1) {
         Some(name) => field(name, format!("`{name}` occurs more than once; it may occur once")),
         None => Error::new(ErrorKind::BodyField, defect.to_string()),
     }

@@ -107,6 +107,11 @@ fn a_request_that_cannot_be_told_apart_is_refused_by_its_field() {
             Some("include_usage"),
             "`include_usage` occurs more than once; it may occur once",
         ),
+        (
+            r#"{"model":"a","Model":"b"}"#,
+            Some("model"),
+            "a key differs from `model` in its case only; spell it `model`",
+        ),
         (r#"[1]"#, None, "the body is an array; it must be a JSON object"),
         (
             "{\"model\":\"a\",}",
@@ -121,4 +126,43 @@ fn a_request_that_cannot_be_told_apart_is_refused_by_its_field() {
     }
     let longest = format!(r#"{{"model":"{}"}}"#, "m".repeat(MODEL_LEN_MAX));
     assert!(Dialect::OpenAiChat.peek(longest.as_bytes()).is_ok());
+}
+
+#[test]
+fn a_field_in_another_case_is_refused_as_a_repeat_is() {
+    for (key, name) in [
+        ("Model", "model"),
+        ("MODEL", "model"),
+        (r"mod\u0045l", "model"),
+        (r"\u004dodel", "model"),
+        ("Stream", "stream"),
+        ("\u{17f}tream", "stream"),
+        (r"\u017ftream", "stream"),
+        ("stream_Options", "stream_options"),
+        ("max_to\u{212a}ens", "max_tokens"),
+        (r"max_to\u212aens", "max_tokens"),
+        ("Max_Completion_Tokens", "max_completion_tokens"),
+        ("N", "n"),
+    ] {
+        // Before the field, behind it, and alone.
+        for body in [
+            format!(r#"{{"{key}":1,"model":"a","stream":true}}"#),
+            format!(r#"{{"model":"a","stream":true,"{key}":1}}"#),
+        ] {
+            let error = Dialect::OpenAiChat.peek(body.as_bytes()).expect_err(&body);
+            assert_eq!((error.param, error.kind.row().status), (Some(name), 400), "{body}");
+        }
+    }
+    let nested = r#"{"model":"a","stream":true,"stream_options":{"Include_Usage":true}}"#;
+    let error = Dialect::OpenAiChat.peek(nested.as_bytes()).expect_err(nested);
+    assert_eq!(error.param, Some("include_usage"));
+    for body in [
+        r#"{"model":"a","models":1,"mode":2,"Temperature":1,"temperature":0,"ɱodel":1,"m\u006fdels":1}"#,
+        r#"{"model":"a","metadata":{"Model":1},"messages":[{"STREAM":1}]}"#,
+    ] {
+        assert!(
+            Dialect::OpenAiChat.peek(body.as_bytes()).is_ok(),
+            "what is not read may be spelt as it likes"
+        );
+    }
 }
