@@ -1,13 +1,11 @@
 //! The steps of a request before any upstream is asked: who asks, what, in which dialect, for which model.
 //!
 //! Each function is one step of `llm::ask` and gives a value or the error that the client is told. The body
-//! is read once: strict check over a private copy (simd-json), then one pass for the few fields that are
-//! needed.
+//! is read once: `Dialect::peek` checks the whole of it strictly and finds the few fields on the way.
 
 use crate::base::clock;
 use crate::base::error::{Error, Kind};
 use crate::codec::http1::RequestHead;
-use crate::codec::json;
 use crate::handler::llm::{Call, Stop};
 use crate::handler::reply::quoted;
 use crate::handler::surface::Surface;
@@ -97,11 +95,9 @@ pub async fn collect_body(call: &mut Call<'_>, downstream: &mut Downstream) -> R
 /// Checks the body and reads what is needed of it.
 pub fn read(call: &mut Call<'_>, surface: Surface<'_>) -> Result<Asked, Error> {
     let body: &[u8] = call.exchange.body.as_deref().unwrap_or_default();
-    json::check(body).map_err(|defect| {
-        let place = defect.offset.map_or_else(String::new, |offset| format!(" at byte {offset}"));
-        let kind = if body.starts_with(b"\xef\xbb\xbf") { Kind::MediaType } else { Kind::BodyNotJson };
-        Error::new(kind, format!("the body is not valid JSON: {}{place}", defect.what))
-    })?;
+    if body.starts_with(b"\xef\xbb\xbf") {
+        return Err(Error::new(Kind::MediaType, "the body begins with a byte-order mark; JSON has none"));
+    }
     let peek = surface.dialect().peek(body)?;
     call.exchange.stream = peek.stream;
     let model: Rc<str> = peek.model(body).into();
