@@ -146,6 +146,15 @@ proptest! {
 }
 
 #[test]
+fn control_characters_within_a_number_are_shown_escaped() {
+    for text in ["[limit]\nbody_bytes_max = 2_04\u{8}8\n", "[limit]\nbody_bytes_max = 1.5\u{1b}[31m\n"] {
+        let (problems, _) = everything_said(text);
+        assert!(!problems.is_empty());
+        assert_told_well(text, &problems, "");
+    }
+}
+
+#[test]
 fn a_secret_in_the_wrong_place_is_never_said_back() {
     let text = include_str!("../goldens/config/credentials-in-the-file.toml");
     let (problems, _) = everything_said(text);

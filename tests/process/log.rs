@@ -32,6 +32,8 @@ fn no_record_is_lost_when_the_log_is_moved_away_and_opened_anew() {
                 while !over.load(Relaxed) {
                     assert_eq!(ask_models(address), 200);
                     asked += 1;
+                    // Not faster than a log can be written: that would be another test.
+                    std::thread::sleep(Duration::from_millis(1));
                 }
                 asked
             })

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 #[test]
 fn one_worker_holds_more_streams_than_the_soft_limit_of_files_allows() {
-    let (wanted, soft, events) = scaled((150, 64, 3), (10_000, 1024, 3));
+    let (wanted, soft, events) = scaled((150, 64, 3), (10_000, 1024, 2));
     // This process holds both far ends of every stream, the gateway both near ones.
     let files = raise_file_limit(2 * wanted + SPARE_FILES);
     let streams = wanted.min((files - SPARE_FILES) / 2);
@@ -29,7 +29,7 @@ fn one_worker_holds_more_streams_than_the_soft_limit_of_files_allows() {
         let mut work = Vec::new();
         for number in 0..streams {
             // All are open together for some seconds.
-            let gap = Duration::from_millis(scaled(400, 15_000));
+            let gap = Duration::from_millis(scaled(400, 60_000));
             work.push(callers.spawn(gateway.address, Plan { number, events, gap }));
             if number % 500 == 499 {
                 callers.have_begun(number as usize + 1).await;

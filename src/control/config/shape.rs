@@ -358,7 +358,8 @@ fn kind(value: &DeValue<'_>) -> &'static str {
 }
 
 fn cut(text: &str) -> String {
-    text.chars().take(40).collect()
+    // A number as the parser hands it over may hold anything.
+    text.chars().take(40).flat_map(char::escape_debug).collect()
 }
 
 fn insert(table: &mut DeTable<'_>, name: &str, value: DeValue<'static>) {
