@@ -191,6 +191,8 @@ async fn run(seed: u64, links: Links) -> BTreeMap<String, u64> {
     // The task that accepts sees the drain when its turn comes.
     runtime::sleep(10 * MS).await;
     gateway.check_ended(0);
+    // A connection that nobody will accept any more is on its way for so long (links: up to 50 ms).
+    runtime::sleep(100 * MS).await;
     check_records(&gateway, &shared);
     shared.tell("reloads", reloads);
     shared.told.take()
