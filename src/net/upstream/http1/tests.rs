@@ -11,6 +11,7 @@ use crate::base::error::Timer;
 use crate::codec::http1::Asked;
 use crate::net::conn::Conn;
 use crate::net::deadline::Deadline;
+use crate::net::memory::{Faults, Simulation};
 use crate::net::page::{self, Page};
 use crate::net::runtime::{self, Driver};
 use crate::net::send::SendList;
@@ -597,9 +598,13 @@ fn chunked(body: &str) -> String {
 }
 
 /// Every stream that waits pays for the state of these futures, whichever it waits in.
+/// An open stream may have 4 KB in all. What waits for its events for hours, the exchange and `next`, gets a
+/// sixteenth each. The others are over by then, but their states share the memory of the task that waits, whose
+/// size is the largest of them: an eighth. Not closer to what they are today: a size says what was compiled
+/// (profile, compiler, futures of the runtime), and one that is well below its bound costs nothing.
 #[test]
 fn the_futures_of_an_exchange_stay_small() {
-    on_each_driver(async || {
+    let sizes = Simulation::new(1, Faults::none()).run(async {
         let (peer, (pools, _)) = (Peer::listen(), pools());
         let (mut upstream, _end) = asked(&peer, &pools, Asked::Body).await;
         let (deadline, origin) = (patient(), peer.origin(Limits::default()));
@@ -607,16 +612,18 @@ fn the_futures_of_an_exchange_stay_small() {
         let read_head = size_of_val(&upstream.read_head(&deadline));
         let send = size_of_val(&upstream.send(SendList::new(), &deadline));
         let checkout = size_of_val(&pools.checkout(&origin));
-        for (name, size, most) in [
+        [
             ("Http1Upstream", size_of_val(&upstream), 256),
-            ("next", next, 200),
-            ("read_head", read_head, 350),
-            ("send", send, 450),
-            ("checkout", checkout, 300),
-        ] {
-            assert!(size <= most, "{name}: {size} bytes, at most {most}");
-        }
+            ("next", next, 256),
+            ("read_head", read_head, 512),
+            ("send", send, 512),
+            ("checkout", checkout, 512),
+        ]
     });
+    for (name, size, most) in sizes.finished() {
+        eprintln!("{name}: {size} bytes");
+        assert!(size <= most, "{name}: {size} bytes, at most {most}");
+    }
 }
 
 #[test]
