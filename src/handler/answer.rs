@@ -12,19 +12,21 @@ use crate::codec::http1::ResponseFraming;
 use crate::codec::json;
 use crate::handler::attempt::{Answered, Attempted};
 use crate::handler::fields::answer_field_goes_on;
-use crate::handler::llm::{After, Call, Stop};
+use crate::handler::llm::{After, Call, Stop, client};
 use crate::handler::relay::{Body, Events, Limits, Relay};
 use crate::handler::reply::{REQUEST_ID, quoted};
 use crate::handler::responses::Seal;
-use crate::handler::sink::{BodyLen, Sink};
+use crate::handler::sink::{BodyLen, Http1Sink, Sink};
 use crate::handler::source::{Next, Source, SourceError};
 use crate::handler::stages::{StageRunner, Whole};
 use crate::handler::tap::Tap;
+use crate::handler::watch::ClientWatch;
 use crate::llm::dialect::Dialect;
 use crate::net::deadline::Deadline;
+use crate::net::downstream::Downstream;
 use crate::net::race::{First, race};
 use crate::net::upstream::Answer;
-use crate::policy::auth::Key;
+use crate::policy::auth::{Key, OnDisconnect};
 use crate::policy::exchange::Ended;
 use crate::policy::stage::EventStage;
 use crate::usage::meter::{Known, Shape};
@@ -61,54 +63,91 @@ impl Default for Expected {
     }
 }
 
+/// A target's answer that is to be relayed.
+pub struct Upcoming {
+    source: Source,
+    expected: Expected,
+    idle_timeout: Duration,
+    total_timeout: Duration,
+    on_disconnect: OnDisconnect,
+    watch: ClientWatch,
+}
+
+impl Upcoming {
+    /// The answer of `attempted`, its head apart, to the caller with `key`, whom `watch` watches.
+    pub fn new(
+        attempted: Attempted,
+        expected: Expected,
+        key: &Key,
+        watch: ClientWatch,
+    ) -> (Answered, Upcoming) {
+        let Attempted { head, source, idle_timeout, total_timeout } = attempted;
+        let on_disconnect = key.on_disconnect;
+        (head, Upcoming { source, expected, idle_timeout, total_timeout, on_disconnect, watch })
+    }
+}
+
 /// Relays an answer to its end.
 pub async fn relay(
     call: &mut Call<'_>,
-    sink: &mut Sink<'_>,
-    key: &Key,
-    expected: Expected,
-    attempted: Attempted,
-    watch: Pin<&mut impl Future<Output = ()>>,
+    downstream: &Downstream,
+    head: Answered,
+    upcoming: &mut Upcoming,
 ) -> Result<After, Stop> {
-    let Attempted { head, mut source, idle_timeout, total_timeout } = attempted;
-    let limits = limits(call, key, idle_timeout, total_timeout);
-    let (body, mut tap) = kind_of(&head, expected, call)?;
-    let body = match body {
+    let mut sink = Sink::Http1(Http1Sink::new(downstream, client(call, downstream)));
+    let (kind, mut tap) = kind_of(&head, upcoming.expected, call)?;
+    let body = match kind {
         Kind::Events(events) => Body::Events(events),
         Kind::Bytes => Body::Bytes,
-        Kind::Staged(mut stages) => {
-            let whole =
-                Box::pin(collect(&mut source, &mut tap, call.snapshot.limits.body_bytes_max, &limits, watch))
-                    .await?;
-            if !whole.is_empty() && json::root(&whole).is_err() {
-                return Err(unseen("an answer that is no JSON").into());
-            }
-            let Whole { body, ended } = stages.whole(whole);
-            let ended = ended.map_or(Ended::Whole, |_| Ended::Stage);
-            commit(call, sink, head, Some(BodyLen::Known(body.len() as u64)));
-            sink.copy(&body);
-            sink.end().await?;
-            call.exchange.ended = ended;
-            call.exchange.usage = tap.usage();
-            call.exchange.bytes_out = sink.body_bytes();
-            source.release();
-            return Ok(after(sink, ended));
+        Kind::Staged(stages) => {
+            return Box::pin(relay_staged(call, &mut sink, stages, &mut tap, head, upcoming)).await;
         }
     };
     // Of a stream of known length events may be hidden or added (heartbeat, error): its length says nothing.
     let is_open = matches!((&body, &head), (Body::Events(_), Answered::Upstream(answer))
         if matches!(answer.framing, ResponseFraming::Length(_)));
-    commit(call, sink, head, is_open.then_some(BodyLen::Open));
-    let mut relay =
-        Relay { exchange: &mut call.exchange, source: &mut source, sink, tap: &mut tap, body, limits };
-    let ended = relay.run(watch).await;
+    commit(call, &mut sink, head, is_open.then_some(BodyLen::Open));
+    let limits = limits(call, upcoming);
+    let (exchange, source) = (&mut call.exchange, &mut upcoming.source);
+    let mut relay = Relay { exchange, source, sink: &mut sink, tap: &mut tap, body, limits };
+    let ended = relay.run(Pin::new(&mut upcoming.watch)).await;
+    if ended == Ended::Whole {
+        upcoming.source.take().release();
+    }
+    Ok(conclude(call, &sink, &tap, ended))
+}
+
+/// Relays a whole answer that stages look at.
+async fn relay_staged(
+    call: &mut Call<'_>,
+    sink: &mut Sink<'_>,
+    mut stages: Box<StageRunner>,
+    tap: &mut Tap,
+    head: Answered,
+    upcoming: &mut Upcoming,
+) -> Result<After, Stop> {
+    let limits = limits(call, upcoming);
+    let bytes_max = call.snapshot.limits.body_bytes_max;
+    let watch = Pin::new(&mut upcoming.watch);
+    let whole = collect(&mut upcoming.source, tap, bytes_max, &limits, watch).await?;
+    if !whole.is_empty() && json::root(&whole).is_err() {
+        return Err(unseen("an answer that is no JSON").into());
+    }
+    let Whole { body, ended } = stages.whole(whole);
+    commit(call, sink, head, Some(BodyLen::Known(body.len() as u64)));
+    sink.copy(&body);
+    sink.end().await?;
+    let ended = ended.map_or(Ended::Whole, |_| Ended::Stage);
+    upcoming.source.take().release();
+    Ok(conclude(call, sink, tap, ended))
+}
+
+/// Notes how the answer ended.
+fn conclude(call: &mut Call<'_>, sink: &Sink<'_>, tap: &Tap, ended: Ended) -> After {
     call.exchange.ended = ended;
     call.exchange.usage = tap.usage();
     call.exchange.bytes_out = sink.body_bytes();
-    if matches!(ended, Ended::Whole) {
-        source.release();
-    }
-    Ok(after(sink, ended))
+    after(sink, ended)
 }
 
 /// A whole answer that stages look at before its head goes out, since they may change its length.
@@ -240,14 +279,15 @@ fn stages(expected: Expected, call: &Call<'_>) -> Vec<Box<dyn EventStage>> {
     stages
 }
 
-fn limits(call: &Call<'_>, key: &Key, idle_timeout: Duration, total_timeout: Duration) -> Limits {
+fn limits(call: &Call<'_>, upcoming: &Upcoming) -> Limits {
     let snapshot = call.snapshot;
+    let idle_timeout = upcoming.idle_timeout;
     Limits {
         idle_timeout: if idle_timeout.is_zero() { FOREVER } else { idle_timeout },
-        total_deadline: total_deadline(call, total_timeout),
+        total_deadline: total_deadline(call, upcoming.total_timeout),
         heartbeat: snapshot.relay.heartbeat,
         event_bytes_max: snapshot.limits.event_bytes_max,
-        on_disconnect: key.on_disconnect,
+        on_disconnect: upcoming.on_disconnect,
     }
 }
 

@@ -8,7 +8,8 @@
 use crate::base::clock;
 use crate::base::error::{Error, Kind};
 use crate::codec::http1::RequestHead;
-use crate::handler::attempt;
+use crate::handler::answer::Upcoming;
+use crate::handler::attempt::{self, Answered};
 use crate::handler::request;
 use crate::handler::sink::{Client, Gone, Http1Sink, Sink};
 use crate::handler::snapshot::Snapshot;
@@ -23,7 +24,7 @@ use crate::policy::exchange::{Ended, Exchange, Step};
 use crate::policy::stage::Verdict;
 use http::HeaderMap;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::Pin;
 
 /// What becomes of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,14 @@ impl From<Gone> for Stop {
     fn from(_: Gone) -> Stop {
         Stop::ClientLeft
     }
+}
+
+/// What became of a request.
+pub enum Answering {
+    /// It was answered.
+    Done(After),
+    /// A target answers it, with this head: to be relayed.
+    Relay(Answered, Upcoming),
 }
 
 /// One request on its way.
@@ -105,7 +114,16 @@ pub async fn serve(
     worker.facts.begin();
     let mut call =
         Call { worker, snapshot: &snapshot, head: *head, exchange, peer: downstream.peer(), finished: false };
-    let after = match answer(&mut call, downstream).await {
+    // Relayed from here and not from the depths of `answer`: each of its levels would be walked through with
+    // every event.
+    let answered = match answer(&mut call, downstream).await {
+        Ok(Answering::Relay(head, mut upcoming)) => {
+            answer::relay(&mut call, downstream, head, &mut upcoming).await
+        }
+        Ok(Answering::Done(after)) => Ok(after),
+        Err(stop) => Err(stop),
+    };
+    let after = match answered {
         Ok(after) => after,
         Err(Stop::ClientLeft) => {
             call.exchange.ended = Ended::ClientLeft;
@@ -118,7 +136,7 @@ pub async fn serve(
 }
 
 /// The way of a request.
-async fn answer(call: &mut Call<'_>, downstream: &mut Downstream) -> Result<After, Stop> {
+async fn answer(call: &mut Call<'_>, downstream: &mut Downstream) -> Result<Answering, Stop> {
     let path = call.head.uri.path().to_owned();
     let surface = match Surface::of(call.head.method.as_str(), &path) {
         Some(Ok(surface)) => surface,
@@ -133,7 +151,9 @@ async fn answer(call: &mut Call<'_>, downstream: &mut Downstream) -> Result<Afte
     call.exchange.dialect = Some(request::dialect(surface, &call.head));
     let key = request::authenticate(call)?;
     match surface {
-        Surface::Models | Surface::Model(_) => Box::pin(list_models(call, downstream, key, surface)).await,
+        Surface::Models | Surface::Model(_) => {
+            Box::pin(list_models(call, downstream, key, surface)).await.map(Answering::Done)
+        }
         Surface::Response { id, action } => {
             Box::pin(responses::serve(call, downstream, key, id, action)).await
         }
@@ -147,7 +167,7 @@ async fn ask(
     downstream: &mut Downstream,
     key: &Key,
     surface: Surface<'_>,
-) -> Result<After, Stop> {
+) -> Result<Answering, Stop> {
     request::check_media(&call.head)?;
     let permit = request::collect_body(call, downstream).await?;
     let asked = request::read(call, surface)?;
@@ -157,12 +177,12 @@ async fn ask(
         _ => None,
     };
     if let Some(answered) = decide(call, downstream).await? {
-        return Ok(answered);
+        return Ok(Answering::Done(answered));
     }
     call.exchange.clock.mark(Step::Policy);
-    let mut watch = pin!(ClientWatch::new(downstream.conn()));
-    let attempted = attempt::until_answered(call, surface, &asked, route, made_by, watch.as_mut()).await?;
-    let mut sink = Sink::Http1(Http1Sink::new(downstream, client(call, downstream)));
+    let mut watch = ClientWatch::new(downstream.conn());
+    let watched = Pin::new(&mut watch);
+    let attempted = attempt::until_answered(call, surface, &asked, route, made_by, watched).await?;
     // What the caller sent was for attempts; an answer may take hours.
     call.exchange.body = None;
     call.head.headers = HeaderMap::new();
@@ -175,7 +195,8 @@ async fn ask(
         is_metered: surface != Surface::CountTokens,
         output_max: asked.peek.output_max,
     };
-    answer::relay(call, &mut sink, key, expected, attempted, watch).await
+    let (head, upcoming) = Upcoming::new(attempted, expected, key, watch);
+    Ok(Answering::Relay(head, upcoming))
 }
 
 /// Asks the request stages, in order. An answer of theirs is sent here.

@@ -10,11 +10,10 @@
 use crate::base::error::{Error, Kind};
 use crate::codec::http1::{BodyFraming, CHUNK_END, LAST_CHUNK, ResponseFraming, write_chunk_head};
 use crate::codec::patch::Patches;
-use crate::handler::answer;
+use crate::handler::answer::{self, Upcoming};
 use crate::handler::attempt::{self, Answered, Attempted, Outgoing};
-use crate::handler::llm::{After, Call, Stop, client};
+use crate::handler::llm::{Answering, Call, Stop};
 use crate::handler::request;
-use crate::handler::sink::{Http1Sink, Sink};
 use crate::handler::snapshot::Passthrough;
 use crate::handler::source::Source;
 use crate::handler::watch::ClientWatch;
@@ -27,10 +26,10 @@ use crate::net::race::{First, race};
 use crate::net::send::SendList;
 use crate::net::upstream::{self, Sent, UpstreamError};
 use crate::policy::exchange::{Served, Step};
-use std::pin::pin;
+use std::pin::Pin;
 
 /// Serves a path that is no surface's.
-pub async fn serve(call: &mut Call<'_>, downstream: &mut Downstream, path: &str) -> Result<After, Stop> {
+pub async fn serve(call: &mut Call<'_>, downstream: &mut Downstream, path: &str) -> Result<Answering, Stop> {
     call.exchange.surface = "passthrough";
     let Some((route, rest)) = call.snapshot.passthrough(path) else {
         return Err(Error::new(Kind::PathUnknown, "nothing is served under this path").into());
@@ -50,17 +49,16 @@ pub async fn serve(call: &mut Call<'_>, downstream: &mut Downstream, path: &str)
     let attempting = async {
         match call.head.framing {
             BodyFraming::None => {
-                let watch = pin!(ClientWatch::new(downstream.conn()));
-                attempt::once(call, provider, &outgoing, watch).await
+                let mut watch = ClientWatch::new(downstream.conn());
+                attempt::once(call, provider, &outgoing, Pin::new(&mut watch)).await
             }
             framing => upload(call, downstream, provider, &outgoing, framing).await,
         }
     };
     let attempted = total.bound(attempting).await.map_err(|_| attempt::total_passed(provider))??;
-    let watch = pin!(ClientWatch::new(downstream.conn()));
-    let mut sink = Sink::Http1(Http1Sink::new(downstream, client(call, downstream)));
     let expected = answer::Expected { dialect, ..answer::Expected::default() };
-    answer::relay(call, &mut sink, key, expected, attempted, watch).await
+    let (head, upcoming) = Upcoming::new(attempted, expected, key, ClientWatch::new(downstream.conn()));
+    Ok(Answering::Relay(head, upcoming))
 }
 
 /// Sends the request with its body piece by piece, and reads the answer's head.

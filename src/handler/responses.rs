@@ -11,11 +11,10 @@
 use crate::base::error::{Error, Kind};
 use crate::codec::json::{self, Value};
 use crate::codec::patch::Patches;
-use crate::handler::answer::{self, Expected};
+use crate::handler::answer::{Expected, Upcoming};
 use crate::handler::attempt::{self, Outgoing};
-use crate::handler::llm::{After, Call, Stop, client};
+use crate::handler::llm::{Answering, Call, Stop};
 use crate::handler::request;
-use crate::handler::sink::{Http1Sink, Sink};
 use crate::handler::snapshot::Snapshot;
 use crate::handler::watch::ClientWatch;
 use crate::llm::dialect::{Closes, Dialect};
@@ -26,7 +25,7 @@ use crate::policy::exchange::Served;
 use crate::policy::stage::{EventStage, EventVerdict, EventView, Released};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
-use std::pin::pin;
+use std::pin::Pin;
 
 /// Serves a request for a stored response. `action` is what follows the id: nothing, `cancel`, `input_items`.
 pub async fn serve(
@@ -35,7 +34,7 @@ pub async fn serve(
     key: &Key,
     id: &str,
     action: &str,
-) -> Result<After, Stop> {
+) -> Result<Answering, Stop> {
     let (provider, id) = origin(call.snapshot, id).ok_or_else(not_found)?;
     call.exchange.served = Some(Served { route: None, provider: provider.index, model: "".into() });
     let permit = request::collect_body(call, downstream).await?;
@@ -46,10 +45,9 @@ pub async fn serve(
     let target = attempt::with_query(provider.path_for(&path), call.head.uri.query());
     let body = call.exchange.body.take().filter(|body| !body.is_empty());
     let outgoing = Outgoing { target, body, patches: Patches::new(), metered: true };
-    let mut watch = pin!(ClientWatch::new(downstream.conn()));
-    let attempted = attempt::once(call, provider, &outgoing, watch.as_mut()).await?;
+    let mut watch = ClientWatch::new(downstream.conn());
+    let attempted = attempt::once(call, provider, &outgoing, Pin::new(&mut watch)).await?;
     drop((permit, outgoing));
-    let mut sink = Sink::Http1(Http1Sink::new(downstream, client(call, downstream)));
     // Its usage was counted when it was made.
     let expected = Expected {
         dialect: Some(Dialect::OpenAiResponses),
@@ -57,7 +55,8 @@ pub async fn serve(
         is_metered: false,
         ..Expected::default()
     };
-    answer::relay(call, &mut sink, key, expected, attempted, watch).await
+    let (head, upcoming) = Upcoming::new(attempted, expected, key, watch);
+    Ok(Answering::Relay(head, upcoming))
 }
 
 /// Ids carry their origin: more than one provider could have made them.

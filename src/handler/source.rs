@@ -88,6 +88,11 @@ impl Source {
         }
     }
 
+    /// Takes the source out; one that has ended stays.
+    pub fn take(&mut self) -> Source {
+        std::mem::replace(self, Source::Replay(VecDeque::new()))
+    }
+
     /// Gives an upstream's connection back where its answer was read whole and the connection may be used
     /// again.
     pub fn release(self) {
