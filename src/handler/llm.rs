@@ -60,6 +60,7 @@ impl From<Gone> for Stop {
 }
 
 /// What became of a request.
+#[expect(clippy::large_enum_variant, reason = "one a request, within its future: no allocation")]
 pub enum Answering {
     /// It was answered.
     Done(After),
