@@ -71,8 +71,12 @@ pub const METRICS: &[Metric] =
         // Far above 1: events arrive in clumps, and figures per event are not those of lone events.
         lower("text events per read", "", |r| {
             let of = |l: &LoadResult| (l.counts.records, l.counts.reads);
-            let (records, reads) =
-                r.loads.iter().map(of).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+            let (records, reads) = r
+                .loads
+                .iter()
+                .filter(|load| streams(load))
+                .map(of)
+                .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
             (reads > 0).then(|| records as f64 / reads as f64)
         }),
         seen("gap p50", |r| time(r, |l| &l.gap, |s| s.p50_us)),
@@ -82,7 +86,11 @@ pub const METRICS: &[Metric] =
 const MB: f64 = 1024.0 * 1024.0;
 
 fn is_streaming(result: &RunResult) -> bool {
-    result.loads.iter().any(|load| load.shape.ends_with("-stream"))
+    result.loads.iter().any(streams)
+}
+
+fn streams(load: &LoadResult) -> bool {
+    load.shape.ends_with("-stream")
 }
 
 fn sum(result: &RunResult, of: fn(&LoadResult) -> f64) -> f64 {
