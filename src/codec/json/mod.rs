@@ -119,27 +119,58 @@ pub fn fields<'a, const N: usize>(
     Ok(found)
 }
 
-#[inline]
-fn note_field<'a>(member: Member<'a>, names: &[&str], found: &mut [Option<Value<'a>>]) -> Result<(), Defect> {
+/// A function of its own: inlined, it takes registers from the scan of everything else.
+#[inline(never)]
+fn note_field<'a, const N: usize>(
+    member: Member<'a>,
+    names: &[&str; N],
+    found: &mut [Option<Value<'a>>; N],
+) -> Result<(), Defect> {
     let key = member.key;
-    let is_plain = !key.escaped && key.raw.is_ascii();
+    if key.escaped || !key.raw.is_ascii() {
+        return note_odd_field(member, names, found);
+    }
     for (name, found) in names.iter().zip(found) {
-        // Most keys have another length, and are done with that.
-        if !(if is_plain { key.raw.eq_ignore_ascii_case(name.as_bytes()) } else { key.resembles(name) }) {
+        // Most keys have another length.
+        if key.raw.len() != name.len() {
             continue;
         }
-        if !key.is(name) {
-            return Err(Defect::at(
-                key.start,
-                "a key that is read without regard to case by some; spell it exactly",
-            ));
+        if key.raw == name.as_bytes() {
+            note(member, found)?;
+        } else if key.raw.eq_ignore_ascii_case(name.as_bytes()) {
+            return Err(other_case(key));
         }
-        if found.is_some() {
-            return Err(Defect::at(member.key.start, "a key that must be unique occurs a second time"));
-        }
-        *found = Some(member.value);
     }
     Ok(())
+}
+
+/// A key whose bytes are not what it means, or mean letters of other alphabets.
+#[cold]
+fn note_odd_field<'a>(
+    member: Member<'a>,
+    names: &[&str],
+    found: &mut [Option<Value<'a>>],
+) -> Result<(), Defect> {
+    for (name, found) in names.iter().zip(found) {
+        if member.key.is(name) {
+            note(member, found)?;
+        } else if member.key.resembles(name) {
+            return Err(other_case(member.key));
+        }
+    }
+    Ok(())
+}
+
+fn note<'a>(member: Member<'a>, found: &mut Option<Value<'a>>) -> Result<(), Defect> {
+    if found.replace(member.value).is_some() {
+        return Err(Defect::at(member.key.start, "a key that must be unique occurs a second time"));
+    }
+    Ok(())
+}
+
+#[cold]
+fn other_case(key: Key<'_>) -> Defect {
+    Defect::at(key.start, "a key that is read without regard to case by some; spell it exactly")
 }
 
 impl<'a> Value<'a> {
