@@ -160,10 +160,21 @@ impl Verdict {
     }
 }
 
+/// A figure with as many digits as say something.
+pub fn digits(value: f64) -> String {
+    match value.abs() {
+        size if size >= 1000.0 => format!("{value:.0}"),
+        size if size >= 100.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
 /// One metric of one target against the baseline.
 pub struct Row {
     pub metric: &'static Metric,
     pub participant: usize,
+    /// The first row of its metric: names it.
+    pub is_first: bool,
     pub own: Spread,
     /// `None` for the baseline itself, and where it lacks the figure.
     pub ratio: Option<(Spread, Verdict)>,
@@ -174,6 +185,7 @@ pub fn rows(rounds: &[Vec<RunResult>]) -> Vec<Row> {
     let participants = rounds.first().map_or(0, Vec::len);
     let mut rows = Vec::new();
     for metric in METRICS {
+        let mut is_first = true;
         for participant in 0..participants {
             let own: Vec<f64> = rounds.iter().filter_map(|round| (metric.of)(&round[participant])).collect();
             let Some(own) = Spread::of(own) else { continue };
@@ -185,7 +197,8 @@ pub fn rows(rounds: &[Vec<RunResult>]) -> Vec<Row> {
             let count = ratios.len();
             let ratio = Spread::of(ratios).filter(|_| participant > 0);
             let ratio = ratio.map(|ratios| (ratios, Verdict::of(&ratios, count, metric.better)));
-            rows.push(Row { metric, participant, own, ratio });
+            rows.push(Row { metric, participant, is_first, own, ratio });
+            is_first = false;
         }
     }
     rows

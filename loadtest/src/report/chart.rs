@@ -94,8 +94,12 @@ impl Axis {
                 (first..=last).map(|n| (n as f64 * step, number(n as f64 * step))).collect()
             }
             Scale::Logarithmic => {
+                // Few decades have room for ticks between them.
+                let steps: &[f64] = if self.most - self.least < 3.0 { &[1.0, 2.0, 5.0] } else { &[1.0] };
                 let decades = self.least as i32..=self.most as i32;
-                decades.map(|n| (10f64.powi(n), number(10f64.powi(n)))).collect()
+                let values = decades.flat_map(|n| steps.iter().map(move |step| step * 10f64.powi(n)));
+                let within = values.filter(|value| value.log10() <= self.most + 1e-9);
+                within.map(|value| (value, number(value))).collect()
             }
             Scale::Quantile => {
                 let ticks = (0..=self.most as i32).map(|n| 1.0 - 10f64.powi(-n));
@@ -237,6 +241,8 @@ mod tests {
         assert_eq!(labels(&linear), ["0", "20", "40", "60", "80", "100"]);
         let logarithmic = Axis::of(Scale::Logarithmic, [30.0, 20_000.0].into_iter());
         assert_eq!(labels(&logarithmic), ["10", "100", "1000", "10k", "100k"]);
+        let narrow = Axis::of(Scale::Logarithmic, [30.0, 80.0].into_iter());
+        assert_eq!(labels(&narrow), ["10", "20", "50", "100"]);
         let quantile = Axis::of(Scale::Quantile, [0.5, 0.9995].into_iter());
         assert_eq!(labels(&quantile), ["0", "90 %", "99 %", "99.9 %"]);
     }

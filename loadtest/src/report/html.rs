@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::compare::added;
-use crate::compare::ratio::{Spread, Verdict, rows};
+use crate::compare::ratio::{Spread, Verdict, digits, rows};
 use crate::measure::recorder::{Times, times};
 use crate::measure::result::{LoadResult, RunResult, Summary};
 use crate::report::chart::{Chart, Scale, Series, escape};
@@ -40,7 +40,8 @@ pub fn of(rounds: &[Vec<RunResult>]) -> Result<String, String> {
         out,
         "<h2>How it was run</h2>\n<p><code>{}</code></p>\n<p class=\"soft\">Figures are defined in the README of \
          tollgate-load. CPU is the run time of all threads of the measured processes; a ratio compares figures of the \
-         same round; a verdict is given only where all rounds (three at least) lie on one side of 1.</p>\n</html>\n",
+         same round; a verdict is given only where all rounds (three at least) lie on one side of 1. Of several \
+         loads the worst one's times stand in the first table; each load's own are in the last.</p>\n</html>\n",
         escape(&first.command)
     );
     Ok(out)
@@ -104,18 +105,17 @@ fn ratios(rounds: &[Vec<RunResult>], names: &[String], out: &mut String) {
         escape(&names[0])
     );
     for row in rows(rounds) {
-        let is_first = row.participant == 0;
-        let (figure, unit) = if is_first { (row.metric.name, row.metric.unit) } else { ("", "") };
-        let class = if is_first { " class=\"first\"" } else { "" };
+        let (figure, unit) = if row.is_first { (row.metric.name, row.metric.unit) } else { ("", "") };
+        let class = if row.is_first { " class=\"first\"" } else { "" };
         let own = row.own;
         let _ = write!(
             out,
-            "<tr{class}><td>{figure}</td><td>{unit}</td><td class=\"name\">{}</td><td>{:.2}</td>\
-             <td>{:.2} to {:.2}</td>",
+            "<tr{class}><td>{figure}</td><td>{unit}</td><td class=\"name\">{}</td><td>{}</td>\
+             <td>{} to {}</td>",
             escape(&names[row.participant]),
-            own.median,
-            own.min,
-            own.max
+            digits(own.median),
+            digits(own.min),
+            digits(own.max)
         );
         match row.ratio {
             Some((ratio, verdict)) => {
@@ -152,10 +152,11 @@ fn added_times(rounds: &[Vec<RunResult>], names: &[String], direct: usize, out: 
         let (time, class) = if is_first { (metric.name, " class=\"first\"") } else { ("", "") };
         let name = escape(&names[participant]);
         let Spread { min, median, max } = spread;
+        let (min, median, max) = (digits(min), digits(median), digits(max));
         let _ = writeln!(
             out,
-            "<tr{class}><td>{time}</td><td class=\"name\">{name}</td><td>{median:.1}</td>\
-             <td>{min:.1} to {max:.1}</td></tr>"
+            "<tr{class}><td>{time}</td><td class=\"name\">{name}</td><td>{median}</td>\
+             <td>{min} to {max}</td></tr>"
         );
     }
     out.push_str("</table></div>\n");

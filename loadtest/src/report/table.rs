@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::compare::CompareResult;
 use crate::compare::added;
 use crate::compare::change::Change;
-use crate::compare::ratio::rows;
+use crate::compare::ratio::{digits, rows};
 use crate::measure::result::{LoadResult, ProcessResult, RunResult, Summary};
 
 pub fn of_run(result: &RunResult) -> String {
@@ -52,16 +52,16 @@ pub fn of_compare(result: &CompareResult) -> String {
     }
     let _ = writeln!(
         out,
-        "\n{:24} {:12} {:>12} {:>24}  {:>7} {:>17}  verdict",
+        "\n{:26} {:12} {:>10} {:>24}  {:>7} {:>17}  verdict",
         "", "", "median", "min to max", "ratio", "min to max"
     );
     for row in rows(rounds) {
-        let name = if row.participant == 0 { row.metric.name } else { "" };
-        let unit = if row.participant == 0 { row.metric.unit } else { "" };
+        let name = if row.is_first { row.metric.name } else { "" };
+        let unit = if row.is_first { row.metric.unit } else { "" };
         let own = row.own;
-        let range = format!("{:.2} to {:.2}", own.min, own.max);
+        let range = format!("{} to {}", digits(own.min), digits(own.max));
         let participant = &participants[row.participant];
-        let _ = write!(out, "{name:20} {unit:>3} {participant:12} {:>12.2} {range:>24}", own.median);
+        let _ = write!(out, "{name:22} {unit:>3} {participant:12} {:>10} {range:>24}", digits(own.median));
         if let Some((ratio, verdict)) = row.ratio {
             let range = format!("{:.3} to {:.3}", ratio.min, ratio.max);
             let _ = write!(out, "  {:>7.3} {range:>17}  {}", ratio.median, verdict.name());
@@ -80,9 +80,9 @@ fn of_added(result: &CompareResult, direct: usize, out: &mut String) {
     for added::Row { metric, participant, spread } in added::rows(&result.rounds, direct) {
         let name = if metric.name == last { "" } else { metric.name };
         last = metric.name;
-        let range = format!("{:.1} to {:.1}", spread.min, spread.max);
+        let range = format!("{} to {}", digits(spread.min), digits(spread.max));
         let participant = &result.participants[participant];
-        let _ = writeln!(out, "{name:20}     {participant:12} {:>12.1} {range:>24}", spread.median);
+        let _ = writeln!(out, "{name:26} {participant:12} {:>10} {range:>24}", digits(spread.median));
     }
 }
 
