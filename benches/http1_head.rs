@@ -9,50 +9,15 @@
 //! `cargo bench --bench http1_head`; instruction counts: `... -- --once CASE COUNT` under callgrind, twice
 //! with different counts, and the difference divided.
 
+#[path = "input.rs"]
+mod input;
+
 use criterion::{Criterion, Throughput};
+use input::{chunked_body, request_head, response_head};
 use std::hint::black_box;
-use tollgate::codec::http1::{
-    Asked, Chunk, ChunkDecoder, HeadLimits, RequestScan, ResponseScan, write_chunk_head,
-};
+use tollgate::codec::http1::{Asked, Chunk, ChunkDecoder, HeadLimits, RequestScan, ResponseScan};
 
 const LIMITS: HeadLimits = HeadLimits::DEFAULT;
-
-/// What an SDK in Python sends, 500 bytes.
-fn request_head() -> Vec<u8> {
-    "POST /v1/chat/completions HTTP/1.1|Host: gateway.internal:8080|Accept-Encoding: gzip, deflate|\
-     Connection: keep-alive|Accept: application/json|Content-Type: application/json|\
-     User-Agent: Client/Python 2.1|\
-     X-Client-Lang: python|X-Client-Package-Version: 2.1.0|X-Client-OS: Linux|X-Client-Arch: x64|\
-     X-Client-Runtime: CPython|X-Client-Runtime-Version: 3.13.1|\
-     Authorization: Bearer tg-0123456789abcdefghijklmnop|\
-     X-Client-Retry-Count: 0|X-Client-Read-Timeout: 600|Content-Length: 1024||"
-        .replace('|', "\r\n")
-        .into_bytes()
-}
-
-/// What a provider behind a content network answers, some 680 bytes.
-fn response_head() -> Vec<u8> {
-    "HTTP/1.1 200 OK|Date: Thu, 20 Nov 2025 10:00:00 GMT|Content-Type: text/event-stream; charset=utf-8|\
-     Transfer-Encoding: chunked|Connection: keep-alive|Access-Control-Expose-Headers: X-Request-ID|\
-     Organization: org-0123456789|Processing-Ms: 212|Version: 2020-10-01|X-RateLimit-Limit-Requests: 10000|\
-     X-RateLimit-Limit-Tokens: 2000000|X-RateLimit-Remaining-Requests: 9999|\
-     X-RateLimit-Remaining-Tokens: 1999968|X-RateLimit-Reset-Requests: 6ms|X-RateLimit-Reset-Tokens: 0s|\
-     X-Request-ID: req_0123456789abcdef0123456789abcdef|Strict-Transport-Security: max-age=31536000|\
-     CF-Cache-Status: DYNAMIC|X-Content-Type-Options: nosniff|Server: edge|CF-RAY: 0123456789abcdef-FRA||"
-        .replace('|', "\r\n")
-        .into_bytes()
-}
-
-/// Events of 150 bytes, each a chunk of its own, up to 4 KiB.
-fn chunked_body() -> Vec<u8> {
-    let mut body = Vec::new();
-    while body.len() < 4096 {
-        write_chunk_head(&mut body, 150);
-        body.extend_from_slice(&[b'e'; 150]);
-        body.extend_from_slice(b"\r\n");
-    }
-    body
-}
 
 /// One thing to measure: name, bytes, and what runs over them. The returned number is checked against
 /// `answer`.

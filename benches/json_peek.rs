@@ -8,41 +8,22 @@
 //!
 //! Not measured here: reading the texts themselves, patching (`relay`), events of a stream (`sse_framing`).
 
+#[path = "input.rs"]
+mod input;
+
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use input::{PROSE, TAIL, chat_body};
 use std::hint::black_box;
 use std::time::Duration;
 use tollgate::codec::json::{self, Value};
 
 const NAMES: [&str; 4] = ["model", "stream", "stream_options", "max_tokens"];
 
-/// As it stands in JSON: an escape about every 50 bytes.
-const PROSE: &str = concat!(
-    r"The keeper walked down to the harbour before the light failed and counted the boats.\n\nNine had come ",
-    r#"home. \"The tenth is late,\" he said, and nobody answered him; the wind had turned to the north and "#,
-    "smelled of snow. "
-);
-
 /// As it stands in JSON: an escape about every 10 bytes.
 const CODE: &str = concat!(
     r#"fn main() {\n    let name = \"a\";\n\tif name.is_empty() {\n        return greet(name);\n    }\n}\n"#,
     " "
 );
-
-fn chat_body(bytes: usize, text_of: &str) -> String {
-    let mut body = String::from(r#"{"messages":[{"role":"system","content":"You are a careful assistant."}"#);
-    let mut turn = 0;
-    while body.len() + 200 < bytes {
-        let role = if turn % 2 == 0 { "user" } else { "assistant" };
-        let room = (bytes - body.len()).saturating_sub(200).min(text_of.len() * (1 + turn % 7));
-        let mut text = text_of.repeat(1 + room / text_of.len());
-        // Cut at a space: never inside an escape.
-        let cut = text[..room].rfind(' ').unwrap_or(0);
-        text.truncate(cut);
-        body += &format!(r#",{{"role":"{role}","content":"{text}"}}"#);
-        turn += 1;
-    }
-    body + TAIL
-}
 
 fn image_body(bytes: usize) -> String {
     let image = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ".repeat(bytes / 44);
@@ -52,11 +33,6 @@ fn image_body(bytes: usize) -> String {
     );
     format!("{before}{image}\"}}}}]}}]{}", &TAIL[1..])
 }
-
-const TAIL: &str = concat!(
-    r#"],"model":"gpt-4o-mini","max_tokens":512,"stream":true,"#,
-    r#""stream_options":{"include_usage":true},"temperature":0.7}"#
-);
 
 /// What every row must find.
 fn assert_found(found: &[Option<Value<'_>>; 4]) {

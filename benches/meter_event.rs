@@ -12,77 +12,15 @@
 //!
 //! Not measured here: finding the event's end (`sse_framing`), usage events (one in a stream).
 
+#[path = "input.rs"]
+mod input;
+
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use std::time::Duration;
 use tollgate::codec::sse::Event;
 use tollgate::llm::dialect::{Class, Dialect};
 use tollgate::usage::meter::{Meter, Seen, Shape};
-
-const WORDS: [&str; 12] = [
-    "I",
-    " the",
-    " keeper",
-    " walked",
-    " down",
-    " to",
-    " harbour",
-    ",",
-    " before",
-    " light\\n",
-    " nobody",
-    " answered",
-];
-
-fn events(form: &str) -> Vec<Vec<u8>> {
-    let padding = "Qk7RwJ2xVn0aPdLs";
-    let event = |at: usize| {
-        let word = WORDS[at * 7 % WORDS.len()];
-        let padding = &padding[..1 + at * 5 % 16];
-        let (before, after) = match form {
-            "openai_chat" => (
-                concat!(
-                    r#"data: {"id":"chatcmpl-BWlJBDk2xe66hjff60joVYpXi1hh4","object":"chat.completion.chunk","#,
-                    r#""created":1747148049,"model":"gpt-4o-mini-2024-07-18","service_tier":"default","#,
-                    r#""system_fingerprint":"fp_dbaca60df0","choices":[{"index":0,"delta":{"content":""#
-                ),
-                format!(
-                    r#""}},"logprobs":null,"finish_reason":null}}],"usage":null,"obfuscation":"{padding}"}}"#
-                ),
-            ),
-            "vllm_chat" => (
-                concat!(
-                    r#"data: {"id":"chatcmpl-d6c1f1be5b4a4a0e","object":"chat.completion.chunk","#,
-                    r#""created":1747148049,"model":"qwen","choices":[{"index":0,"delta":{"content":""#
-                ),
-                r#""},"logprobs":null,"finish_reason":null}]}"#.to_string(),
-            ),
-            "openai_responses" => (
-                concat!(
-                    "event: response.output_text.delta\n",
-                    r#"data: {"type":"response.output_text.delta","content_index":0,"delta":""#
-                ),
-                format!(
-                    concat!(
-                        r#"","item_id":"msg_042970a2418ca0d2016a85bef012a8819db185c29f5b9f0e2b","logprobs":[],"#,
-                        r#""obfuscation":"{}","output_index":1,"sequence_number":{}}}"#
-                    ),
-                    padding,
-                    100 + at
-                ),
-            ),
-            _ => (
-                concat!(
-                    "event: content_block_delta\n",
-                    r#"data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":""#
-                ),
-                format!(r#""}}{}}}"#, &"                "[..padding.len()]),
-            ),
-        };
-        [before, word, &after].concat()
-    };
-    (0..240).map(|at| (event(at) + "\n\n").into_bytes()).collect()
-}
 
 fn event(c: &mut Criterion) {
     for (form, dialect) in [
@@ -91,7 +29,7 @@ fn event(c: &mut Criterion) {
         ("openai_responses", Dialect::OpenAiResponses),
         ("anthropic", Dialect::Anthropic),
     ] {
-        let events = events(form);
+        let events = input::meter_events(form);
         let bytes = events.iter().map(Vec::len).sum::<usize>() / events.len();
         let mut group = c.benchmark_group(format!("meter_event/{form}_{bytes}B"));
         let mut next = events.iter().cycle();

@@ -10,6 +10,9 @@
 //! Not measured here: anything inside the data (`json_peek`), and carrying an event from one read to the
 //! next.
 
+#[path = "input.rs"]
+mod input;
+
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use std::time::Duration;
@@ -17,19 +20,6 @@ use tollgate::codec::sse::{Event, Framer};
 
 const EVENTS: usize = 1000;
 const READ: usize = 16 << 10;
-
-fn openai() -> String {
-    let event = |n: usize| {
-        format!(
-            "data: {{\"id\":\"chatcmpl-ABCDEFGHIJKLMNOPQRSTUVWXYZ012\",\"object\":\"chat.completion.chunk\",\
-             \"created\":1732000000,\"model\":\"gpt-4o-mini-2024-07-18\",\"service_tier\":\"default\",\
-             \"system_fingerprint\":\"fp_0123456789\",\"choices\":[{{\"index\":0,\
-             \"delta\":{{\"content\":\" word{n:04}\"}},\"logprobs\":null,\"finish_reason\":null}}],\
-             \"obfuscation\":\"abcdef\"}}\n\n"
-        )
-    };
-    (0..EVENTS).map(event).collect()
-}
 
 fn anthropic() -> String {
     let event = |n: usize| {
@@ -92,9 +82,11 @@ fn lines(stream: &str) -> (usize, usize) {
 }
 
 fn framing(c: &mut Criterion) {
-    for (name, stream) in
-        [("openai_300B", openai()), ("anthropic_140B", anthropic()), ("gemini_470B_crlf", gemini())]
-    {
+    for (name, stream) in [
+        ("openai_300B", input::openai_stream(EVENTS)),
+        ("anthropic_140B", anthropic()),
+        ("gemini_470B_crlf", gemini()),
+    ] {
         let bytes = stream.as_bytes();
         let expected = lines(&stream);
         assert_eq!(expected.0, EVENTS);

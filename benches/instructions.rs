@@ -1,0 +1,136 @@
+//! Question: how many instructions do the pure parts of an exchange take? Unit: instructions per head, event,
+//! body or chunk, exact and the same on every run, counted by callgrind: `benches/count`.
+//!
+//! This program only runs one case a number of times: `instructions CASE COUNT`; `instructions list` names
+//! them. Without arguments each case runs once, which checks its answer. `memchr` rows look at the same bytes
+//! once.
+//!
+//! Not counted here: anything that waits, and what the kernel does. Cycles are not instructions: a case that
+//! loses its cache takes longer with the same count.
+
+#[path = "input.rs"]
+mod input;
+
+use std::hint::black_box;
+use tollgate::codec::http1::{Asked, Chunk, ChunkDecoder, HeadLimits, RequestScan, ResponseScan};
+use tollgate::codec::json;
+use tollgate::codec::sse::Framer;
+use tollgate::llm::dialect::Dialect;
+use tollgate::usage::meter::{Meter, Seen, Shape};
+
+/// A name with its unit, and what runs once; it checks its own answer.
+type Case = (&'static str, Box<dyn FnMut()>);
+
+fn cases() -> Vec<Case> {
+    let mut all: Vec<Case> = Vec::new();
+    head_cases(&mut all);
+    body_cases(&mut all);
+    event_cases(&mut all);
+    all
+}
+
+fn head_cases(all: &mut Vec<Case>) {
+    let (request, response) = (input::request_head(), input::response_head());
+    let looked = request.clone();
+    all.push(("request_head/memchr", Box::new(move || look(&looked))));
+    let scanned = request.clone();
+    all.push((
+        "request_head/scan",
+        Box::new(move || {
+            let end = RequestScan::new().advance(black_box(&scanned), &HeadLimits::DEFAULT);
+            assert_eq!(end.ok().flatten(), Some(scanned.len()));
+        }),
+    ));
+    all.push((
+        "request_head/scan_and_decode",
+        Box::new(move || {
+            let mut scan = RequestScan::new();
+            let _ = scan.advance(black_box(&request), &HeadLimits::DEFAULT);
+            assert_eq!(scan.decode(&request).map_or(0, |head| head.headers.len()), 16);
+        }),
+    ));
+    all.push((
+        "response_head/scan",
+        Box::new(move || {
+            let head = ResponseScan::new(Asked::Body).advance(black_box(&response), &HeadLimits::DEFAULT);
+            assert_eq!(head.ok().flatten().map(|head| head.len), Some(response.len()));
+        }),
+    ));
+}
+
+fn body_cases(all: &mut Vec<Case>) {
+    const NAMES: [&str; 4] = ["model", "stream", "stream_options", "max_tokens"];
+    let chunked = input::chunked_body();
+    all.push((
+        "chunked_4KB/decode",
+        Box::new(move || {
+            let (mut decoder, mut at, mut data) = (ChunkDecoder::new(), 0, 0);
+            let bytes = black_box(chunked.as_slice());
+            while let Ok(Chunk::Data(range)) = decoder.next(&bytes[at..]) {
+                data += range.len();
+                at += range.end;
+            }
+            assert_eq!(data, bytes.len() / 156 * 150);
+        }),
+    ));
+    let body = input::chat_body(2 << 10, input::PROSE).into_bytes();
+    let looked = body.clone();
+    all.push(("json_2KB/memchr", Box::new(move || look(&looked))));
+    all.push((
+        "json_2KB/check_fields",
+        Box::new(move || {
+            let found = json::check_fields(black_box(&body), NAMES).expect("JSON");
+            assert!(found.iter().all(Option::is_some));
+        }),
+    ));
+}
+
+fn event_cases(all: &mut Vec<Case>) {
+    const EVENTS: usize = 20;
+    let stream = input::openai_stream(EVENTS).into_bytes();
+    let looked = stream.clone();
+    all.push(("sse_20_events/memchr", Box::new(move || look(&looked))));
+    all.push((
+        "sse_20_events/frame",
+        Box::new(move || {
+            let (mut framer, mut rest, mut events) = (Framer::new(), black_box(stream.as_slice()), 0);
+            while let Some(end) = framer.end_of_event(rest) {
+                rest = &rest[end..];
+                events += 1;
+            }
+            assert_eq!(events, EVENTS);
+        }),
+    ));
+    for (name, form, dialect) in [
+        ("meter_event/openai_chat", "openai_chat", Dialect::OpenAiChat),
+        ("meter_event/openai_responses", "openai_responses", Dialect::OpenAiResponses),
+        ("meter_event/anthropic", "anthropic", Dialect::Anthropic),
+    ] {
+        let events = input::meter_events(form);
+        let (mut meter, mut next) = (Meter::new(dialect, Shape::Stream), 0);
+        all.push((
+            name,
+            Box::new(move || {
+                next = (next + 1) % events.len();
+                assert_eq!(meter.event(black_box(&events[next])), Seen::Content);
+            }),
+        ));
+    }
+}
+
+fn look(bytes: &[u8]) {
+    assert_eq!(memchr::memchr(0, black_box(bytes)), None);
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    let mut cases = cases();
+    match args.as_slice() {
+        [list] if list == "list" => cases.iter().for_each(|(name, _)| println!("{name}")),
+        [name, count] => {
+            let (_, run) = cases.iter_mut().find(|(known, _)| known == name).expect("a case of the list");
+            (0..count.parse::<usize>().expect("a count")).for_each(|_| run());
+        }
+        _ => cases.iter_mut().for_each(|(_, run)| run()),
+    }
+}
