@@ -135,8 +135,10 @@ impl Pipe {
         self.bytes.truncate(self.arrived);
     }
 
-    /// Loses what has arrived.
+    /// Loses what has arrived. An end that had arrived behind lost bytes is lost, too: a kernel never shows
+    /// one for the whole.
     pub fn lose_unread(&mut self) {
+        self.ended &= self.arrived == 0;
         self.bytes.drain(..self.arrived);
         self.arrived = 0;
     }

@@ -250,6 +250,23 @@ fn a_reset_after_700_bytes_lets_700_be_read() {
 }
 
 #[test]
+fn bytes_that_a_reset_loses_are_never_followed_by_an_end() {
+    let reset_at = Some(Duration::from_millis(300));
+    let link = Link { reset_at, unread_at_reset: Unread::Dropped, ..Link::default() };
+    let faults = Faults::none().links(move |_| link.clone());
+    let outcome = Simulation::new(1, faults).run(async {
+        let listener = Listener::in_memory(SERVER).unwrap();
+        let client = connect(SERVER).await.unwrap();
+        let server = listener.accept().await.unwrap().stream;
+        send(&server, b"all of it").await.unwrap();
+        drop(server);
+        runtime::sleep(Duration::from_secs(1)).await;
+        assert_eq!(read_to_end(&client).await, (Vec::new(), Err(ErrorKind::BrokenPipe)));
+    });
+    outcome.finished();
+}
+
+#[test]
 fn a_reset_at_a_time_strikes_both_ends() {
     let reset_at = Some(Duration::from_millis(300));
     let faults = Faults::none().links(move |_| Link { reset_at, ..Link::default() });
