@@ -208,8 +208,11 @@ fn reading_on_ends_at_each_of_its_caps() {
     ];
     for (name, cap, rest) in rows {
         calmly_on_every_driver(async move || {
-            let script =
-                asked().send([STREAM_HEAD, &chunk(WORD)].concat()).wait(300 * MS).send(&rest).expect_end();
+            let script = asked()
+                .send([STREAM_HEAD, &chunk(WORD)].concat())
+                .wait(300 * MS)
+                .send_unless_gone(&rest)
+                .expect_gone();
             let gateway = gateway(vec![script], |setup| setup.on_disconnect = OnDisconnect::Drain(cap));
             let conn = call(gateway.address).await;
             send(&conn, chat(BODY).as_bytes()).await;
@@ -271,10 +274,10 @@ fn the_total_time_ends_a_stream_that_never_ends() {
 /// A word every 20 ms for a while, then the end of the connection.
 fn endless() -> Script {
     let mut script = asked().send(STREAM_HEAD);
-    for _ in 0..10 {
-        script = script.send(chunk(WORD)).wait(20 * MS);
+    for _ in 0..40 {
+        script = script.send_unless_gone(chunk(WORD)).wait(20 * MS);
     }
-    script.expect_end()
+    script.expect_gone()
 }
 
 #[test]

@@ -7,36 +7,47 @@ use crate::sim::peer::{Script, serve};
 use std::time::Duration;
 use tollgate::llm::provider::ProviderKind::OpenAi;
 use tollgate::net::conn::Conn;
+use tollgate::net::signal::Signal;
 use tollgate::net::{runtime, stream};
 
 const BODY: &str = r#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#;
 const EVENT: &str = "data: {\"n\":1}\n\n";
 const MS: Duration = Duration::from_millis(1);
 
-/// An upstream that begins a stream, waits and ends it.
-fn slow_stream(wait: Duration) -> Script {
+/// An upstream that begins a stream, and ends it when it is told to.
+fn slow_stream(go_on: &Signal) -> Script {
     let script =
         Script::new().expect_until("\r\n\r\n").expect(BODY).send([STREAM_HEAD, &chunk(EVENT)].concat());
-    script.wait(wait).send([&chunk(EVENT), LAST].concat())
+    script.until(go_on).send([&chunk(EVENT), LAST].concat())
+}
+
+/// Waits until the request of a stream has gone to its upstream.
+async fn until_asked(gateway: &Gateway) {
+    while gateway.counters().upstream.open.value() == 0 {
+        runtime::sleep(5 * MS).await;
+    }
 }
 
 #[test]
 fn a_drain_lets_a_stream_end_and_takes_nothing_new() {
     calmly_on_every_driver(async || {
         let (listener, address) = listen();
-        serve(listener, vec![slow_stream(600 * MS).expect_end()]);
+        let go_on = Signal::default();
+        serve(listener, vec![slow_stream(&go_on).expect_end()]);
         let gateway = Gateway::start(&Setup::one(OpenAi, address));
         let (streaming, idle) = (call(gateway.address).await, call(gateway.address).await);
         send(&idle, get("GET", "/v1/models").as_bytes()).await;
         let mut idle_reader = Reader::new(&idle, Pace::default());
         assert_eq!(idle_reader.answer(false).await.expect("a list").status(), 200);
         send(&streaming, chat(BODY).as_bytes()).await;
-        runtime::sleep(100 * MS).await;
+        until_asked(&gateway).await;
         gateway.begin_drain();
-        runtime::sleep(250 * MS).await;
         assert_eq!(idle_reader.ending().await, End::Finished);
+        // The task that accepts sees the drain when its turn comes.
+        runtime::sleep(20 * MS).await;
         assert!(!gateway.has_ended(), "a stream runs");
         assert!(is_refused(gateway.address).await, "a new connection is taken while draining");
+        go_on.raise();
         let mut reader = Reader::new(&streaming, Pace::default());
         let answer = reader.answer(false).await.expect("an answer");
         assert_eq!((answer.text(), answer.whole), (EVENT.repeat(2).as_str(), true));
@@ -62,7 +73,8 @@ fn a_stream_of_the_old_generation_ends_untouched_and_the_next_request_has_the_ne
     calmly_on_every_driver(async || {
         let (old_listener, old) = listen();
         let (new_listener, new) = listen();
-        serve(old_listener, vec![slow_stream(400 * MS).expect_end()]);
+        let go_on = Signal::default();
+        serve(old_listener, vec![slow_stream(&go_on).expect_end()]);
         serve(
             new_listener,
             vec![Script::new().expect_until("\r\n\r\n").expect(BODY).send(json("{}")).expect_end()],
@@ -71,7 +83,7 @@ fn a_stream_of_the_old_generation_ends_untouched_and_the_next_request_has_the_ne
         let gateway = Gateway::start(&setup);
         let conn = call(gateway.address).await;
         send(&conn, chat(BODY).as_bytes()).await;
-        runtime::sleep(100 * MS).await;
+        until_asked(&gateway).await;
         let next = setup.with(|setup| {
             setup.upstreams[0].address = new;
             setup.upstreams[0].name = "renamed".to_string();
@@ -79,6 +91,7 @@ fn a_stream_of_the_old_generation_ends_untouched_and_the_next_request_has_the_ne
         });
         gateway.publish(&next, 2);
         assert_eq!(ask(gateway.address, chat(BODY)).await.text(), "{}");
+        go_on.raise();
         let answer = Reader::new(&conn, Pace::default()).answer(false).await.expect("an answer");
         assert_eq!((answer.text(), answer.whole), (EVENT.repeat(2).as_str(), true));
         drop(conn);

@@ -14,6 +14,7 @@ use tollgate::net::conn::Conn;
 use tollgate::net::listener::Listener;
 use tollgate::net::page::Page;
 use tollgate::net::send::SendList;
+use tollgate::net::signal::Signal;
 use tollgate::net::stream::{Received, Stream};
 use tollgate::net::{runtime, stream};
 
@@ -33,6 +34,9 @@ enum Step {
     ExpectNothing(Duration),
     ExpectEnd,
     ExpectReset,
+    ExpectGone,
+    Until(Signal),
+    SendUnlessGone(Vec<u8>),
     Check(Check),
     Send(Vec<u8>),
     SendPieces(Vec<u8>, usize),
@@ -78,6 +82,21 @@ impl Script {
     /// The peer resets the connection (or sends what it likes and then does).
     pub fn expect_reset(self) -> Script {
         self.then(Step::ExpectReset)
+    }
+
+    /// The peer has finished or resets the connection: which of them is a matter of who was faster.
+    pub fn expect_gone(self) -> Script {
+        self.then(Step::ExpectGone)
+    }
+
+    /// Does nothing until `signal` is raised.
+    pub fn until(self, signal: &Signal) -> Script {
+        self.then(Step::Until(signal.clone()))
+    }
+
+    /// Sends these bytes; where the peer has gone already they are lost.
+    pub fn send_unless_gone(self, bytes: impl AsRef<[u8]>) -> Script {
+        self.then(Step::SendUnlessGone(bytes.as_ref().to_vec()))
     }
 
     /// Looks at the bytes that the last `expect…` took.
@@ -199,6 +218,10 @@ impl Player {
             }
             Step::ExpectEnd => self.expect_end().await?,
             Step::ExpectReset => self.expect_reset().await?,
+            Step::ExpectGone => self.expect_gone().await?,
+            Step::Until(signal) => signal.raised().await,
+            // That it is gone is the next step's to tell.
+            Step::SendUnlessGone(bytes) => drop(self.send(&bytes).await),
             Step::Check(check) => check(self.heard.get(self.last..self.read).unwrap_or_default()),
             Step::Send(bytes) => self.send(&bytes).await?,
             Step::SendPieces(bytes, piece) => {
@@ -246,6 +269,16 @@ impl Player {
             Ok(0) if self.unread().is_empty() => Ok(()),
             Ok(_) => Err(format!("\"{unread}{}\" came", page.bytes().escape_ascii())),
             Err(error) => Err(format!("{error} after \"{unread}\"")),
+        }
+    }
+
+    async fn expect_gone(&mut self) -> Result<(), Surprise> {
+        let mut page = Page::rent();
+        match self.conn.recv(&mut page).await {
+            Ok(0) => Ok(()),
+            Err(error) if is_reset(error.kind()) => Ok(()),
+            Ok(_) => Err(format!("\"{}\" came", page.bytes().escape_ascii())),
+            Err(error) => Err(format!("{error} came")),
         }
     }
 
@@ -313,6 +346,9 @@ impl fmt::Display for Step {
             Step::ExpectNothing(time) => write!(f, "expect nothing for {time:?}"),
             Step::ExpectEnd => write!(f, "expect the end"),
             Step::ExpectReset => write!(f, "expect a reset"),
+            Step::ExpectGone => write!(f, "expect the end or a reset"),
+            Step::Until(_) => write!(f, "wait for a signal"),
+            Step::SendUnlessGone(bytes) => write!(f, "send {} bytes, if it is there", bytes.len()),
             Step::Check(_) => write!(f, "check"),
             Step::Send(bytes) => write!(f, "send {} bytes", bytes.len()),
             Step::SendPieces(bytes, piece) => write!(f, "send {} bytes, {piece} at a time", bytes.len()),
