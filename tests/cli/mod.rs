@@ -99,7 +99,7 @@ fn a_wrong_command_line_ends_with_2_and_says_what_is_wrong() {
 fn check_judges_and_its_status_tells() {
     let good = ended(&["check", "conf/examples/minimal.toml"]);
     assert_eq!(good.status, Some(0));
-    assert_eq!(good.stdout, "conf/examples/minimal.toml: ok, 1 listener, 1 provider, 1 model, 1 key\n");
+    assert_eq!(good.stdout, "conf/examples/minimal.toml: ok, 1 listener, 1 provider, 1 model, 0 keys\n");
     assert!(good.stderr.contains("warning: provider[0].api_key.env"), "{}", good.stderr);
 
     let bad = ended(&["check", "tests/goldens/config/everything-at-once.toml"]);
