@@ -222,7 +222,7 @@ fn reading_on_ends_at_each_of_its_caps() {
             let left = clock::now();
             while gateway.counters().requests.value() == 0 {
                 runtime::sleep(5 * MS).await;
-                assert!(clock::now() - left < 5000 * MS, "the cap of {name} does not hold");
+                assert!(clock::now() - left < 30_000 * MS, "the cap of {name} does not hold");
             }
             assert_eq!(gateway.record()["usage"], "estimated", "{name}");
             gateway.end().await;
