@@ -40,6 +40,9 @@ const TOTAL_TIMEOUT: Duration = Duration::from_secs(300);
 /// Longer than any of the gateway's timers together.
 const GIVEN_UP: Duration = Duration::from_secs(400);
 
+/// Of an upstream within one answer: one that sends byte by byte would else take longer than `GIVEN_UP`.
+const PAUSES_MAX: u32 = 100;
+
 /// From a client's leaving to the end of its upstream's connection, without faults.
 const CANCEL_MAX: Duration = Duration::from_millis(100);
 
@@ -495,7 +498,7 @@ async fn answer(conn: &Conn, plan: &Plan, fault: Fault, draw: &mut fastrand::Rng
         Fault::Cut(at) | Fault::Stall(at) => at,
         _ => plan.sent.len(),
     };
-    let most = draw.usize(1..5_000);
+    let (most, mut pauses_left) = (draw.usize(1..5_000), PAUSES_MAX);
     let mut rest = &plan.sent[..end];
     while !rest.is_empty() {
         let (piece, behind) = rest.split_at(draw.usize(1..=most).min(rest.len()));
@@ -509,7 +512,8 @@ async fn answer(conn: &Conn, plan: &Plan, fault: Fault, draw: &mut fastrand::Rng
         if !sent {
             return false;
         }
-        let pauses = draw.u32(..4) == 0 && !rest.is_empty();
+        let pauses = draw.u32(..4) == 0 && !rest.is_empty() && pauses_left > 0;
+        pauses_left -= u32::from(pauses);
         if pauses && !pause(conn, draw.u32(..300) * MS, plan, shared).await {
             return false;
         }
