@@ -356,7 +356,7 @@ fn judge(result: &RunResult, scenario: &Scenario) -> Vec<String> {
                 counts.failed, pass.errors_share_max
             ));
         }
-        if counts.completed + counts.events + counts.left == 0 {
+        if counts.completed + counts.events + counts.left + counts.failed == 0 {
             failures.push(format!("{name}: nothing came back from {}", result.target));
         }
         let limits = [

@@ -235,7 +235,11 @@ impl Scenario {
     }
 
     pub fn parse(text: &str) -> Result<Self, String> {
-        let scenario: Self = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+        let scenario: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
+            let place = line.map_or(String::new(), |line| format!("line {line}: "));
+            format!("{place}{}", error.message().replace('\n', " "))
+        })?;
         scenario.check()?;
         Ok(scenario)
     }
@@ -367,7 +371,10 @@ mod tests {
         ];
         for (from, to, message) in rows {
             let error = Scenario::parse(&GOOD.replace(from, to)).expect_err("must be refused");
-            assert!(error.contains(message), "{error}");
+            assert!(error.contains(message) && !error.contains('\n'), "{error}");
         }
+        let error =
+            Scenario::parse(&GOOD.replace("name = 'a'", "name = 'a'\nsize = 4")).expect_err("refused");
+        assert!(error.starts_with("line 5: unknown field `size`"), "{error}");
     }
 }
