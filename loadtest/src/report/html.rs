@@ -79,21 +79,34 @@ fn failures(rounds: &[Vec<RunResult>], out: &mut String) {
             for failure in &result.failures {
                 let _ = writeln!(lines, "<li>{at}: {}</li>", escape(failure));
             }
-            if result.generator.is_saturated {
-                let lag_ms = result.generator.lag_p99_us / 1000.0;
-                let cpu = result.generator.cpu_share * 100.0;
-                let _ = writeln!(
-                    lines,
-                    "<li>{at}: generator saturated (core {cpu:.0} %, sends {lag_ms:.2} ms late at p99): its latencies \
-                     are not the target's</li>"
-                );
-            }
         }
     }
+    saturated(rounds, &mut lines);
     if lines.is_empty() {
         out.push_str("<p class=\"better\">No failure, no integrity fault.</p>\n");
     } else {
         let _ = write!(out, "<div class=\"failed\"><b>Did not hold</b><ul>\n{lines}</ul></div>\n");
+    }
+}
+
+/// One line for all runs in which the generator was at its own limit.
+fn saturated(rounds: &[Vec<RunResult>], lines: &mut String) {
+    let runs = || rounds.iter().flatten();
+    let late = runs().map(|run| &run.generator).filter(|generator| generator.is_saturated);
+    let (lags, shares): (Vec<_>, Vec<_>) =
+        late.map(|one| (one.lag_p99_us / 1000.0, one.cpu_share * 100.0)).unzip();
+    let count = lags.len();
+    if let (Some(lag), Some(share)) = (Spread::of(lags), Spread::of(shares)) {
+        let _ = writeln!(
+            lines,
+            "<li>generator saturated in {count} of {} runs (its core {:.0} to {:.0} % busy, sends {:.1} to {:.1} ms late \
+             at p99): latencies there are not the target's</li>",
+            runs().count(),
+            share.min,
+            share.max,
+            lag.min,
+            lag.max
+        );
     }
 }
 
