@@ -137,11 +137,8 @@ impl Facts {
         let Log { ring, line } = &mut *log;
         line.clear();
         record::write(exchange, snapshot, peer, line);
-        match ring.write_chunk_uninit(line.len()) {
-            Ok(chunk) => {
-                chunk.fill_from_iter(line.iter().copied());
-            }
-            Err(_) => self.counters.records_dropped.add(1),
+        if ring.push_entire_slice(line).is_err() {
+            self.counters.records_dropped.add(1);
         }
     }
 }

@@ -9,7 +9,14 @@ use crate::codec::json;
 use crate::handler::snapshot::Snapshot;
 use crate::policy::exchange::{Exchange, Step};
 use crate::usage::Provenance;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+
+/// What stands between two values: the comma, the name, the colon.
+macro_rules! name {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":")
+    };
+}
 
 /// Bytes of a client's value that are kept.
 const VALUE_BYTES_MAX: usize = 128;
@@ -19,55 +26,57 @@ const TROUBLE_BYTES_MAX: usize = 1024;
 /// Appends the record of a finished exchange, line end included.
 pub fn write(exchange: &Exchange, snapshot: &Snapshot, peer: SocketAddr, out: &mut Vec<u8>) {
     let mut line = Line { out };
-    line.out.push(b'{');
-    line.number("time_ms", clock::unix_ms());
-    line.text("id", exchange.id.as_str());
-    line.text("surface", exchange.surface);
+    line.number("{\"time_ms\":", clock::unix_ms());
+    line.word(name!("id"), exchange.id.as_str());
+    line.word(name!("surface"), exchange.surface);
     let key = exchange.key.and_then(|at| snapshot.keys.all().get(at as usize));
-    line.text_if("key", key.map(|key| &*key.name));
-    line.text_if("model", exchange.model.as_deref());
+    line.text_if(name!("key"), key.map(|key| &*key.name));
+    line.text_if(name!("model"), exchange.model.as_deref());
     if let Some(served) = &exchange.served {
-        line.text_if("provider", snapshot.providers.get(served.provider as usize).map(|found| &*found.name));
-        line.text_if("model_sent", Some(&*served.model).filter(|model| !model.is_empty()));
+        line.text_if(
+            name!("provider"),
+            snapshot.providers.get(served.provider as usize).map(|found| &*found.name),
+        );
+        line.text_if(name!("model_sent"), Some(&*served.model).filter(|model| !model.is_empty()));
     }
-    line.number("status", u64::from(exchange.status));
-    line.text_if("error", exchange.error);
+    line.number(name!("status"), u64::from(exchange.status));
+    line.text_if(name!("error"), exchange.error);
     if let Some(trouble) = &exchange.trouble {
-        line.text_up_to("trouble", trouble, TROUBLE_BYTES_MAX);
+        line.text_up_to(name!("trouble"), trouble, TROUBLE_BYTES_MAX);
     }
-    line.text("ended", exchange.ended.name());
+    line.word(name!("ended"), exchange.ended.name());
     line.out.extend_from_slice(if exchange.stream { b",\"stream\":true" } else { b",\"stream\":false" });
-    line.number("attempts", u64::from(exchange.attempts));
-    line.number("events", exchange.events);
-    line.number("bytes_in", exchange.bytes_in);
-    line.number("bytes_out", exchange.bytes_out);
+    line.number(name!("attempts"), u64::from(exchange.attempts));
+    line.number(name!("events"), exchange.events);
+    line.number(name!("bytes_in"), exchange.bytes_in);
+    line.number(name!("bytes_out"), exchange.bytes_out);
     usage(exchange, &mut line);
     for (name, step) in STEPS {
         if let Some(micros) = exchange.clock.at(step) {
             line.number(name, u64::from(micros));
         }
     }
-    line.text("peer", &peer.ip().to_string());
+    line.address(name!("peer"), peer.ip());
     line.out.extend_from_slice(b"}\n");
 }
 
 const STEPS: [(&str, Step); 6] = [
-    ("body_us", Step::Body),
-    ("policy_us", Step::Policy),
-    ("connect_us", Step::Connect),
-    ("head_us", Step::Head),
-    ("first_us", Step::FirstContent),
-    ("total_us", Step::Done),
+    (name!("body_us"), Step::Body),
+    (name!("policy_us"), Step::Policy),
+    (name!("connect_us"), Step::Connect),
+    (name!("head_us"), Step::Head),
+    (name!("first_us"), Step::FirstContent),
+    (name!("total_us"), Step::Done),
 ];
 
 fn usage(exchange: &Exchange, line: &mut Line<'_>) {
     let usage = &exchange.usage;
     let numbers = [
-        ("input_tokens", usage.input_total()),
-        ("output_tokens", usage.output_total()),
-        ("cache_read_tokens", usage.cache_read),
-        ("cache_write_tokens", usage.cache_write),
-        ("reasoning_tokens", usage.reasoning),
+        (name!("input_tokens"), usage.input_total()),
+        (name!("output_tokens"), usage.output_total()),
+        (name!("cache_read_tokens"), usage.cache_read),
+        (name!("cache_write_tokens"), usage.cache_write),
+        (name!("reasoning_tokens"), usage.reasoning),
     ];
     for (name, number) in numbers {
         if let Some(number) = number {
@@ -75,8 +84,8 @@ fn usage(exchange: &Exchange, line: &mut Line<'_>) {
         }
     }
     if usage.input.is_some() || usage.output.is_some() {
-        line.text(
-            "usage",
+        line.word(
+            name!("usage"),
             match usage.provenance {
                 Provenance::Provider => "provider",
                 Provenance::Counted => "counted",
@@ -86,32 +95,27 @@ fn usage(exchange: &Exchange, line: &mut Line<'_>) {
     }
 }
 
-/// A line that is being written.
+/// A line that is being written. Names come with all that stands before their value (`name!`).
 struct Line<'o> {
     out: &'o mut Vec<u8>,
 }
 
 impl Line<'_> {
-    fn name(&mut self, name: &str) {
-        if self.out.last() != Some(&b'{') {
-            self.out.push(b',');
-        }
-        self.out.push(b'"');
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b"\":");
-    }
-
     fn number(&mut self, name: &str, value: u64) {
-        self.name(name);
-        self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+        self.out.extend_from_slice(name.as_bytes());
+        self.digits(value);
     }
 
-    fn text(&mut self, name: &str, value: &str) {
-        self.text_up_to(name, value, VALUE_BYTES_MAX);
+    /// A word of ours, which needs no escape.
+    fn word(&mut self, name: &str, value: &str) {
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.push(b'"');
+        self.out.extend_from_slice(value.as_bytes());
+        self.out.push(b'"');
     }
 
     fn text_up_to(&mut self, name: &str, value: &str, bytes_max: usize) {
-        self.name(name);
+        self.out.extend_from_slice(name.as_bytes());
         let mut end = value.len().min(bytes_max);
         while !value.is_char_boundary(end) {
             end -= 1;
@@ -121,8 +125,22 @@ impl Line<'_> {
 
     fn text_if(&mut self, name: &str, value: Option<&str>) {
         if let Some(value) = value {
-            self.text(name, value);
+            self.text_up_to(name, value, VALUE_BYTES_MAX);
         }
+    }
+
+    fn address(&mut self, name: &str, address: IpAddr) {
+        let IpAddr::V4(address) = address else { return self.word(name, &address.to_string()) };
+        self.out.extend_from_slice(name.as_bytes());
+        for (at, part) in address.octets().into_iter().enumerate() {
+            self.out.push(if at == 0 { b'"' } else { b'.' });
+            self.digits(u64::from(part));
+        }
+        self.out.push(b'"');
+    }
+
+    fn digits(&mut self, value: u64) {
+        self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     }
 }
 
@@ -144,5 +162,6 @@ mod tests {
         let record: serde_json::Value = serde_json::from_str(line).expect("JSON");
         assert!(record["model"].as_str().expect("a model").starts_with("a\"\n\u{1}éé"));
         assert_eq!(record["ended"], "whole");
+        assert_eq!(record["peer"], "127.0.0.1");
     }
 }

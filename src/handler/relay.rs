@@ -130,7 +130,8 @@ impl Relay<'_, '_> {
     /// with what came with it. `left` ends when the client has left.
     pub async fn run(&mut self, mut left: Pin<&mut impl Future<Output = ()>>) -> Ended {
         let timer = Deadline::unset();
-        let mut last_read = clock::now();
+        let mut now = clock::now();
+        let mut last_read = now;
         let (mut last_write, mut has_read) = (last_read, true);
         let mut progress = match self.source.ready() {
             Some(next) => self.take_all(next, last_read),
@@ -138,7 +139,7 @@ impl Relay<'_, '_> {
         };
         loop {
             let sent = match progress {
-                Progress::GoOn => self.sink.flush().await,
+                Progress::GoOn => self.sink.flush(now).await,
                 Progress::SourceEnded => return self.end(Ended::Whole).await,
                 Progress::StageEnded => return self.end(Ended::Stage).await,
                 Progress::Cut(error) => return self.cut(error).await,
@@ -153,7 +154,7 @@ impl Relay<'_, '_> {
             let due = self.due(last_read, last_write);
             timer.set_at(due.first());
             let woken = wake(self.source.next(), left.as_mut(), timer.passed()).await;
-            let now = clock::now();
+            now = clock::now();
             last_write = now;
             has_read = matches!(woken, Woken::Source(_));
             progress = match woken {
@@ -334,7 +335,7 @@ impl Relay<'_, '_> {
             self.sink.copy(&out);
         }
         // What came before the cut still goes out. That the client may be gone already changes nothing.
-        let _ = self.sink.flush().await;
+        let _ = self.sink.flush(clock::now()).await;
         let error = error.for_client();
         self.exchange.error = Some(error.kind.row().code);
         self.exchange.note_error(&error);

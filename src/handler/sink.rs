@@ -7,6 +7,7 @@
 //! timeout. A sink dropped before `end` leaves the answer visibly cut: its connection must not be used again.
 //! Source: RFC 9112 sections 6 and 7.
 
+use crate::base::clock::{self, Instant};
 use crate::codec::http1::{CHUNK_END, HeadWriter, LAST_CHUNK, ResponseFraming, chunk_head};
 use crate::net::conn::Conn;
 use crate::net::deadline::Deadline;
@@ -97,10 +98,10 @@ impl Sink<'_> {
         }
     }
 
-    /// Sends what is waiting.
-    pub async fn flush(&mut self) -> Result<(), Gone> {
+    /// Sends what is waiting. `now` is a reading of the clock that the caller has just made.
+    pub async fn flush(&mut self, now: Instant) -> Result<(), Gone> {
         match self {
-            Sink::Http1(sink) => sink.flush().await,
+            Sink::Http1(sink) => sink.flush(now).await,
             Sink::Memory(_) => Ok(()),
         }
     }
@@ -151,7 +152,7 @@ impl Sink<'_> {
 /// A client's connection.
 pub struct Http1Sink<'a> {
     conn: &'a Conn,
-    deadline: &'a Deadline,
+    deadline: Deadline,
     write_timeout: Duration,
     client: Client,
     list: SendList,
@@ -173,10 +174,10 @@ enum Framing {
 impl<'a> Http1Sink<'a> {
     /// A sink for one answer on `downstream`.
     pub fn new(downstream: &'a Downstream, client: Client) -> Http1Sink<'a> {
-        let (conn, deadline, write_timeout) = downstream.sending();
+        let (conn, write_timeout) = downstream.sending();
         Http1Sink {
             conn,
-            deadline,
+            deadline: Deadline::unset(),
             write_timeout,
             client,
             list: SendList::new(),
@@ -252,13 +253,13 @@ impl<'a> Http1Sink<'a> {
         }
     }
 
-    async fn flush(&mut self) -> Result<(), Gone> {
+    async fn flush(&mut self, now: Instant) -> Result<(), Gone> {
         self.close_chunk();
         if self.list.is_empty() {
             return Ok(());
         }
         let list = std::mem::take(&mut self.list);
-        self.deadline.set(self.write_timeout);
+        self.deadline.set_at(now + self.write_timeout);
         match self.deadline.bound(self.conn.send(list)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => {
@@ -275,12 +276,12 @@ impl<'a> Http1Sink<'a> {
             // Fewer bytes than announced: only a closed connection can tell the client.
             Some(Framing::Length(length)) if length != self.body_bytes => {
                 self.client.keep_alive = false;
-                let _ = self.flush().await;
+                let _ = self.flush(clock::now()).await;
                 return Err(Gone);
             }
             _ => {}
         }
-        self.flush().await?;
+        self.flush(clock::now()).await?;
         self.ended = true;
         Ok(())
     }

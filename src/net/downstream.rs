@@ -120,8 +120,8 @@ impl Downstream {
     }
 
     /// What a sink needs of this connection.
-    pub fn sending(&self) -> (&Conn, &Deadline, Duration) {
-        (&self.conn, &self.deadline, self.bounds.write_timeout)
+    pub fn sending(&self) -> (&Conn, Duration) {
+        (&self.conn, self.bounds.write_timeout)
     }
 
     /// The whole body of the last head has been read.

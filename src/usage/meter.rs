@@ -60,6 +60,8 @@ pub struct Meter {
     dialect: Dialect,
     shape: Shape,
     skeleton: Skeleton,
+    /// A body has said what was written: its texts are not counted, and nothing else of it matters.
+    told: bool,
     lines: Lines,
     usage: Usage,
     content_events: u64,
@@ -82,6 +84,7 @@ impl Meter {
             dialect,
             shape,
             skeleton: Skeleton::new(kept, texts),
+            told: false,
             lines: Lines::default(),
             usage: Usage::default(),
             content_events: 0,
@@ -110,7 +113,13 @@ impl Meter {
     pub fn piece(&mut self, bytes: &[u8]) {
         match self.shape {
             Shape::Stream => drop(self.lines.feed(bytes, |data| self.skeleton.feed(data))),
-            Shape::Whole => self.skeleton.feed(bytes),
+            // What follows a whole document says nothing.
+            Shape::Whole if self.told => {}
+            Shape::Whole => {
+                if !self.skeleton.is_fresh() || !self.read_whole(bytes) {
+                    self.skeleton.feed(bytes);
+                }
+            }
         }
     }
 
@@ -129,7 +138,7 @@ impl Meter {
         self.content_events
     }
 
-    /// Bytes of text so far, as they stand in JSON strings.
+    /// Bytes of text so far, as they stand in JSON strings; not of a body that says what was written.
     pub fn text_bytes(&self) -> u64 {
         self.text_bytes + self.skeleton.text_bytes()
     }
@@ -169,12 +178,31 @@ impl Meter {
         usage
     }
 
+    /// Reads a body that came in one piece, as most do, for its usage alone; false where it does not say what
+    /// was written.
+    fn read_whole(&mut self, bytes: &[u8]) -> bool {
+        let mut said = Usage::default();
+        if bytes.last() == Some(&b'}') {
+            self.dialect.usage(bytes, &mut said);
+        }
+        self.told = said.output.is_some() && !said.flawed;
+        if self.told {
+            self.usage.update(&said);
+            self.output_is_final = true;
+        }
+        self.told
+    }
+
     /// What was read has come to its end. `whole` is the event and where its data stands, if it came whole.
     fn conclude(&mut self, whole: Option<(&[u8], Range<usize>)>) -> Seen {
-        let text_bytes = self.skeleton.text_bytes();
+        let mut text_bytes = self.skeleton.text_bytes();
         let mut said = Usage::default();
-        let document = self.skeleton.document();
-        let class = document.map_or(Class::Other, |document| self.dialect.read_skeleton(document, &mut said));
+        let read = |document| self.dialect.read_skeleton(document, &mut said);
+        let mut class = self.skeleton.document().map_or(Class::Other, read);
+        self.told |= self.shape == Shape::Whole && said.output.is_some() && !said.flawed;
+        if std::mem::take(&mut self.told) {
+            (class, text_bytes) = (Class::Finish, 0);
+        }
         self.usage.update(&said);
         if let (Some((raw, data)), Class::Other, true) = (whole, class, said.is_unknown() && !said.flawed) {
             self.remember(raw, data);

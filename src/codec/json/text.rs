@@ -77,9 +77,17 @@ pub(super) fn means_in_any_case(raw: &[u8], name: &[u8]) -> bool {
 const LONG_S: char = '\u{17f}';
 const KELVIN: char = '\u{212a}';
 
+/// Texts of at most this length are looked at byte by byte first.
+const SHORT_BYTES: usize = 64;
+
 /// Appends `text` as the inside of a JSON string: quote, backslash and control characters are escaped, the
 /// rest is copied. What is not UTF-8 becomes U+FFFD.
 pub fn escape(text: &[u8], out: &mut Vec<u8>) {
+    // Names mostly: the usual way has its price for each call.
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    if text.len() <= SHORT_BYTES && text.iter().all(is_plain) {
+        return out.extend_from_slice(text);
+    }
     if simdutf8::basic::from_utf8(text).is_ok() {
         return escape_utf8(text, out);
     }

@@ -156,8 +156,7 @@ impl Dialect {
             return Class::End;
         }
         let Ok(doc) = json::root(document) else { return Class::Other };
-        self.wire().usage(doc, usage);
-        self.wire().class(None, doc)
+        self.wire().read(doc, usage)
     }
 
     /// Which members an answer's skeleton keeps: all that [`Dialect::class`] and [`Dialect::usage`] read.
@@ -265,6 +264,11 @@ trait Wire: Sync {
     /// Never `Content`, and the same for a document and its skeleton.
     fn class(&self, event_name: Option<&[u8]>, doc: Value<'_>) -> Class;
     fn usage(&self, doc: Value<'_>, usage: &mut Usage);
+    /// Both, of an event without a name.
+    fn read(&self, doc: Value<'_>, usage: &mut Usage) -> Class {
+        self.usage(doc, usage);
+        self.class(None, doc)
+    }
     fn lanes(&self, event_name: Option<&[u8]>, doc: Value<'_>, out: &mut Lanes);
     fn lanes_whole(&self, doc: Value<'_>, out: &mut Lanes);
     fn error_body(&self, error: &Error, id: &RequestId, out: &mut Vec<u8>);

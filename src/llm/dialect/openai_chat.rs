@@ -10,9 +10,9 @@
 use super::cut::cut_members;
 use super::lane::{Lane, LaneKind, Lanes, Part, index};
 use super::openai_chunk::{
-    Form, NOTHING_USED, Which, chunk_class, chunk_closes, chunk_head, chunk_usage, each_unfinished,
-    end_choices, error_body, finish_reason, head, observe_chunk, refusing_state, stream_error,
-    usage_and_done, usage_members,
+    Form, NOTHING_USED, Which, chunk_class, chunk_closes, chunk_head, chunk_read, chunk_usage,
+    each_unfinished, end_choices, error_body, finish_reason, head, observe_chunk, refusing_state,
+    stream_error, usage_and_done, usage_members,
 };
 use super::peek::{RequestFields, Streaming};
 use super::skeleton::{Kept, Reach, Texts};
@@ -60,6 +60,10 @@ impl Wire for OpenAiChat {
 
     fn usage(&self, doc: Value<'_>, usage: &mut Usage) {
         chunk_usage(doc, usage);
+    }
+
+    fn read(&self, doc: Value<'_>, usage: &mut Usage) -> Class {
+        chunk_read(doc, usage)
     }
 
     fn lanes(&self, _: Option<&[u8]>, doc: Value<'_>, out: &mut Lanes) {

@@ -53,7 +53,10 @@ impl<'a> Chunk<'a> {
 /// A failure is an `error` member (OpenAI, Groq with `event: error`, OpenRouter) or `"object":"error"` (older
 /// vLLM).
 pub(super) fn chunk_class(event_name: Option<&[u8]>, doc: Value<'_>) -> Class {
-    let chunk = Chunk::of(doc);
+    class_of(event_name, &Chunk::of(doc))
+}
+
+fn class_of(event_name: Option<&[u8]>, chunk: &Chunk<'_>) -> Class {
     if chunk.is_error || event_name == Some(b"error") {
         return Class::Error;
     }
@@ -86,7 +89,17 @@ const MEMBERS: &Members = &[
 /// Reads `usage`, or where a vendor puts it elsewhere, that: `x_groq.usage` (Groq, without being asked) and a
 /// choice's own `usage` (Moonshot).
 pub(super) fn chunk_usage(doc: Value<'_>, usage: &mut Usage) {
+    usage_of(&Chunk::of(doc), usage);
+}
+
+/// Class and usage of an event without a name, in one pass.
+pub(super) fn chunk_read(doc: Value<'_>, usage: &mut Usage) -> Class {
     let chunk = Chunk::of(doc);
+    usage_of(&chunk, usage);
+    class_of(None, &chunk)
+}
+
+fn usage_of(chunk: &Chunk<'_>, usage: &mut Usage) {
     let own = chunk.usage.filter(|value| is_object(*value));
     let found = own.or_else(|| {
         let groq = chunk.x_groq.and_then(|x_groq| x_groq.get("usage"));

@@ -1,7 +1,7 @@
 //! OpenAI Embeddings: no stream, no lanes, usage without output.
 
 use super::lane::{Lane, Lanes};
-use super::openai_chunk::{chunk_class, chunk_usage, error_body, stream_error};
+use super::openai_chunk::{chunk_class, chunk_read, chunk_usage, error_body, stream_error};
 use super::peek::{RequestFields, Streaming};
 use super::skeleton::{Kept, Reach, Texts};
 use super::stream::{Closes, Ending, Refusal, StreamState};
@@ -39,6 +39,10 @@ impl Wire for OpenAiEmbeddings {
 
     fn usage(&self, doc: Value<'_>, usage: &mut Usage) {
         chunk_usage(doc, usage);
+    }
+
+    fn read(&self, doc: Value<'_>, usage: &mut Usage) -> Class {
+        chunk_read(doc, usage)
     }
 
     fn lanes(&self, _: Option<&[u8]>, _: Value<'_>, _: &mut Lanes) {}

@@ -194,6 +194,11 @@ impl Skeleton {
         *self = Skeleton { out, key, ..Skeleton::new(self.kept, self.texts) };
     }
 
+    /// Nothing of a document was read.
+    pub fn is_fresh(&self) -> bool {
+        self.eaten == 0
+    }
+
     /// Reads on.
     pub fn feed(&mut self, piece: &[u8]) {
         let mut at = 0;
