@@ -11,11 +11,12 @@ use crate::net::send::SendList;
 use crate::net::stream::{self, Received};
 use crate::net::tls::{self, ServerSide, server_name};
 use std::future::Future;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// How long a conversation may take.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -92,7 +93,10 @@ fn has(tool: &str, argument: &str) -> bool {
     found
 }
 
-/// What `openssl s_client` says when it is given lines, each after a pause. Every word of both its outputs.
+/// What `openssl s_client` says when it is given lines, each when the one before has come back: it takes a letter
+/// for a command only where that stands alone in what it reads. Every word of both its outputs.
+///
+/// It was given them after pauses of 150 ms once, which a busy machine let run together.
 fn s_client(address: SocketAddr, authority: &Authority, options: &[&str], lines: &[&str]) -> String {
     let mut child = Command::new("openssl")
         .args(["s_client", "-connect", &address.to_string(), "-servername", NAME, "-verify_hostname", NAME])
@@ -106,18 +110,59 @@ fn s_client(address: SocketAddr, authority: &Authority, options: &[&str], lines:
         .spawn()
         .expect("openssl runs");
     let mut input = child.stdin.take().expect("a pipe");
+    let (out, err) = (Heard::of(child.stdout.take()), Heard::of(child.stderr.take()));
     for line in lines {
-        std::thread::sleep(Duration::from_millis(150));
+        let said = err.text().len();
         // A client that has given up takes no more lines.
         if input.write_all(line.as_bytes()).is_err() {
             break;
         }
+        match line.trim() {
+            command if command.len() == 1 => err.wait_for(|text| text.len() > said),
+            word => out.wait_for(|text| text.contains(word)),
+        }
     }
-    std::thread::sleep(Duration::from_millis(150));
     drop(input);
-    let output = child.wait_with_output().expect("openssl ends");
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    format!("{out}\n{err}")
+    child.wait().expect("openssl ends");
+    format!("{}\n{}", out.whole(), err.whole())
+}
+
+/// What a child says, gathered as it comes.
+struct Heard {
+    text: Arc<Mutex<String>>,
+    reader: JoinHandle<()>,
+}
+
+impl Heard {
+    fn of(pipe: Option<impl Read + Send + 'static>) -> Heard {
+        let mut pipe = pipe.expect("a pipe");
+        let text = Arc::new(Mutex::new(String::new()));
+        let gathered = Arc::clone(&text);
+        let reader = std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(n @ 1..) = pipe.read(&mut bytes) {
+                gathered.lock().expect("no panic").push_str(&String::from_utf8_lossy(&bytes[..n]));
+            }
+        });
+        Heard { text, reader }
+    }
+
+    fn text(&self) -> String {
+        self.text.lock().expect("no panic").clone()
+    }
+
+    /// Waits for it, or for the end of all words.
+    fn wait_for(&self, found: impl Fn(&str) -> bool) {
+        let begun = Instant::now();
+        while !found(&self.text()) && !self.reader.is_finished() && begun.elapsed() < LIMIT {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn whole(self) -> String {
+        self.reader.join().expect("no panic");
+        std::mem::take(&mut *self.text.lock().expect("no panic"))
+    }
 }
 
 #[test]
