@@ -29,9 +29,10 @@ use super::hop::ConnectionOptions;
 use super::lines::Lines;
 use super::syntax::{CLASS, DOT, HOST, TARGET, is_class, is_tchar};
 use bytes::BytesMut;
-use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use monoio_codec::{Decoded, Decoder};
 use monoio_http::h1::codec::decoder::RequestHeadDecoder;
+use std::fmt;
 
 /// Empty lines skipped before a request line (RFC 9112 section 2.2 asks for at least one).
 pub const EMPTY_LINES_MAX: usize = 8;
@@ -55,7 +56,6 @@ pub enum BodyFraming {
 }
 
 /// A request head that passed every check.
-#[derive(Debug)]
 pub struct RequestHead {
     pub method: Method,
     /// Origin-form or absolute-form; see `authority` and `path_and_query`.
@@ -73,6 +73,14 @@ pub struct RequestHead {
     /// The protocols of `Upgrade`, where `Connection` names it too and the version is 1.1 (RFC 9110 section
     /// 7.8). A wish: bytes are a tunnel's only after a 101.
     pub upgrade: Option<HeaderValue>,
+}
+
+impl fmt::Debug for RequestHead {
+    /// Names of fields only: their values, and a query, may hold the caller's key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.headers.keys().map(HeaderName::as_str).collect();
+        write!(f, "RequestHead({} {} {:?}, fields {names:?})", self.method, self.uri.path(), self.framing)
+    }
 }
 
 impl RequestHead {
