@@ -22,7 +22,7 @@ use crate::net::downstream::Downstream;
 use crate::policy::auth::Key;
 use crate::policy::exchange::{Ended, Exchange, Step};
 use crate::policy::stage::Verdict;
-use http::HeaderMap;
+use http::{HeaderMap, Uri};
 use std::net::SocketAddr;
 use std::pin::Pin;
 
@@ -186,7 +186,7 @@ async fn ask(
     let attempted = attempt::until_answered(call, surface, &asked, route, made_by, watched).await?;
     // What the caller sent was for attempts; an answer may take hours.
     call.exchange.body = None;
-    call.head.headers = HeaderMap::new();
+    (call.head.headers, call.head.uri) = (HeaderMap::new(), Uri::default());
     drop(permit);
     let expected = answer::Expected {
         dialect: Some(surface.dialect()),
