@@ -69,7 +69,7 @@ impl Sink<'_> {
     /// A piece of the body that is not copied.
     pub fn data(&mut self, slice: Slice) {
         match self {
-            Sink::Http1(sink) => sink.part(slice.len(), |list| list.push_slice(slice)),
+            Sink::Http1(sink) => sink.data(slice),
             Sink::Memory(sink) => sink.body.extend_from_slice(&slice),
         }
     }
@@ -230,6 +230,20 @@ impl<'a> Http1Sink<'a> {
             self.framing = Some(Framing::Nothing);
             self.client.keep_alive = false;
         }
+    }
+
+    /// A piece that came as one chunk goes on as that chunk, framing and all, where ours would be the same
+    /// bytes: a send of one piece costs the kernel less than one of three.
+    fn data(&mut self, slice: Slice) {
+        if self.framing == Some(Framing::Chunked)
+            && self.chunk.is_none()
+            && let Some(head) = chunk_head(slice.len())
+            && let Some(framed) = slice.framed(head.as_bytes(), CHUNK_END)
+        {
+            self.body_bytes += slice.len() as u64;
+            return self.list.push_slice(framed);
+        }
+        self.part(slice.len(), |list| list.push_slice(slice));
     }
 
     fn part(&mut self, len: usize, push: impl FnOnce(&mut SendList)) {

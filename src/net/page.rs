@@ -39,6 +39,7 @@ impl Page {
         });
         let block = reused.ok().flatten().unwrap_or_else(|| Block::new(PAGE_BYTES));
         RENTED.set(RENTED.get() + 1);
+        block.filled.set(0);
         Page { block: Handle(ManuallyDrop::new(block)), filled: 0 }
     }
 
@@ -77,6 +78,7 @@ impl Page {
     pub unsafe fn advance(&mut self, n: usize) {
         debug_assert!(n <= self.room());
         self.filled += n;
+        self.block.0.filled.set(self.filled);
     }
 
     /// Appends as much of `bytes` as fits and says how much that was.
@@ -103,6 +105,7 @@ impl Page {
         let Some(bytes) = self.bytes_mut() else { return false };
         bytes.copy_within(start..end, 0);
         self.filled = end - start;
+        self.block.0.filled.set(self.filled);
         true
     }
 
@@ -117,6 +120,7 @@ impl Page {
         let alone = self.is_alone();
         if alone {
             self.filled = 0;
+            self.block.0.filled.set(0);
         }
         alone
     }
@@ -139,6 +143,19 @@ impl Slice {
     pub fn slice(&self, range: Range<usize>) -> Slice {
         let end = self.start.saturating_add(range.end).min(self.end);
         Slice { block: self.block.share(), start: self.start.saturating_add(range.start).min(end), end }
+    }
+
+    /// This slice with `before` and `after` around it, where exactly these bytes (letters in either case) stand
+    /// around it in its page: what a chunk came in is what it goes out in.
+    pub fn framed(&self, before: &[u8], after: &[u8]) -> Option<Slice> {
+        let start = self.start.checked_sub(before.len())?;
+        let end = self.end + after.len();
+        if end > self.block.0.filled.get() {
+            return None;
+        }
+        let framed = Slice { block: self.block.share(), start, end };
+        let is_framed = framed.get(..before.len())?.eq_ignore_ascii_case(before) && framed.ends_with(after);
+        is_framed.then_some(framed)
     }
 
     /// Makes this slice longer where `next` follows it in the same page; false (and nothing done) otherwise.
@@ -203,6 +220,8 @@ pub fn rented_pages() -> usize {
 
 struct Block {
     bytes: Box<[UnsafeCell<MaybeUninit<u8>>]>,
+    /// As its page's, for slices: so many bytes are initialised and do not change.
+    filled: Cell<usize>,
 }
 
 impl Block {
@@ -210,7 +229,7 @@ impl Block {
         let mut place = Vec::with_capacity(bytes);
         // SAFETY: the elements may be uninitialised, so `capacity` of them exist as soon as the memory does.
         unsafe { place.set_len(bytes) };
-        Rc::new(Block { bytes: place.into_boxed_slice() })
+        Rc::new(Block { bytes: place.into_boxed_slice(), filled: Cell::new(0) })
     }
 }
 
@@ -325,6 +344,30 @@ mod tests {
         assert!(first.join(&page.slice(2..4)));
         assert!(!first.join(&page.slice(5..6)));
         assert_eq!(&*first, b"abcd");
+    }
+
+    #[test]
+    fn a_slice_takes_its_frame_along_where_exactly_that_stands_around_it() {
+        let mut page = Page::rent();
+        page.append(b"3\r\nabc\r\n1A\r\nx\r");
+        let abc = page.slice(3..6);
+        assert_eq!(abc.framed(b"3\r\n", b"\r\n").as_deref(), Some(&b"3\r\nabc\r\n"[..]));
+        for (name, slice, before, after) in [
+            ("another head", &abc, &b"4\r\n"[..], &b"\r\n"[..]),
+            ("a longer head", &abc, b"03\r\n", b"\r\n"),
+            ("another end", &abc, b"3\r\n", b"\n\n"),
+            ("an end that has not come", &page.slice(12..13), b"1a\r\n", b"\r\n"),
+        ] {
+            assert!(slice.framed(before, after).is_none(), "{name}");
+        }
+        let stale = Page::rent();
+        drop((abc, page));
+        let mut page = Page::rent();
+        page.append(b"3\r\nabc");
+        assert!(page.slice(3..6).framed(b"3\r\n", b"\r\n").is_none(), "an end that stood there before");
+        drop(stale);
+        page.append(b"\r\n1A\r\nx\r\n");
+        assert_eq!(page.slice(12..13).framed(b"1a\r\n", b"\r\n").as_deref(), Some(&b"1A\r\nx\r\n"[..]));
     }
 
     #[test]
