@@ -6,7 +6,7 @@
 //! Real timers (monoio's wheel) are for what must be punctual.
 
 use crate::base::clock::{self, Instant};
-use crate::net::runtime;
+use crate::net::runtime::Timer;
 use crate::net::signal::Signal;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -145,9 +145,10 @@ impl Drop for Deadline {
 /// The worker's task that wakes whoever waits for a deadline that has passed. Runs for ever.
 pub(in crate::net) async fn watch() {
     let filled = TABLE.with_borrow(|table| table.filled.clone());
+    let mut timer = Timer::default();
     loop {
         filled.raised().await;
-        runtime::sleep(TICK).await;
+        timer.wait(TICK).await;
         wake_expired(clock::now());
     }
 }

@@ -21,6 +21,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
 use std::time::Duration;
 
 /// Submission entries and completion entries of a ring (STACK, section 7).
@@ -67,9 +68,24 @@ pub fn spawn(task: impl Future<Output = ()> + 'static) {
     drop(monoio::spawn(task));
 }
 
+/// A wait on monoio's wheel. Boxed: its 1 KiB would be part of every future that sleeps somewhere.
+pub type Alarm = Pin<Box<monoio::time::Sleep>>;
+
 /// Ends after `after`, on monoio's wheel (1 ms steps).
 pub async fn sleep(after: Duration) {
-    monoio::time::sleep(after).await;
+    Box::pin(monoio::time::sleep(after)).await;
+}
+
+/// As `sleep`, in the place that an earlier wait left behind.
+pub async fn sleep_again(place: &mut Option<Alarm>, after: Duration) {
+    let due = monoio::time::Instant::now() + after;
+    match place {
+        Some(alarm) => {
+            alarm.as_mut().reset(due);
+            alarm.await;
+        }
+        none => none.insert(Box::pin(monoio::time::sleep_until(due))).await,
+    }
 }
 
 /// A connected socket.

@@ -97,10 +97,26 @@ pub fn spawn(task: impl Future<Output = ()> + 'static) {
 /// Ends after `after`. May be dropped while it waits.
 pub async fn sleep(after: Duration) {
     match KIND.get() {
-        // Boxed: its 1 KiB would be part of every future that sleeps somewhere.
-        Some(Kind::Kernel) => Box::pin(kernel::sleep(after)).await,
+        Some(Kind::Kernel) => kernel::sleep(after).await,
         Some(Kind::Memory) => memory::sleep(after).await,
         None => {}
+    }
+}
+
+/// A wait that is repeated: allocates the first time only, where `sleep` does each time.
+#[derive(Default)]
+pub struct Timer {
+    kernel: Option<kernel::Alarm>,
+}
+
+impl Timer {
+    /// Ends after `after`. May be dropped while it waits.
+    pub async fn wait(&mut self, after: Duration) {
+        match KIND.get() {
+            Some(Kind::Kernel) => kernel::sleep_again(&mut self.kernel, after).await,
+            Some(Kind::Memory) => memory::sleep(after).await,
+            None => {}
+        }
     }
 }
 

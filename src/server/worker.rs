@@ -11,7 +11,7 @@ use crate::net::deadline::{Deadline, Expired};
 use crate::net::listener::{Accepted, Listener};
 use crate::net::page;
 use crate::net::race::{First, race};
-use crate::net::runtime;
+use crate::net::runtime::{self, Timer};
 use crate::net::signal::Signal;
 use crate::net::stream::Stream;
 use crate::net::tls::{self, AcceptError, ServerSide};
@@ -136,9 +136,9 @@ fn handshake(
 
 /// Follows what control says: new generations, the drain.
 pub async fn follow(worker: Rc<Worker>, shared: Arc<Shared>) {
-    let mut ticks = 0_u64;
+    let (mut timer, mut ticks) = (Timer::default(), 0_u64);
     while !shared.draining.load(Acquire) {
-        runtime::sleep(FOLLOW_EVERY).await;
+        timer.wait(FOLLOW_EVERY).await;
         // A worker without requests lets go of the old generation, too.
         drop(worker.snapshot());
         ticks += 1;
