@@ -54,6 +54,22 @@ fn large_bodies_pass_the_windows_in_both_directions() {
 }
 
 #[test]
+fn a_slow_reader_holds_its_window_back_and_goes_on() {
+    const STREAMS: u64 = 6;
+    let mock = start(&["127.0.0.1:0"], &[]);
+    let rate = format!("{{ kind = 'hold', streams = {STREAMS} }}");
+    let mut scenario = two("chat-stream", &rate, "{ events = 10000000, words = 1000 }");
+    (scenario.load[0].read_bytes_per_s, scenario.duration_s) = (20_000, 2.0);
+    let result = run(&scenario, &options(&mock.addresses[0])).expect("the mock is there");
+    assert_eq!(result.failures, [""; 0]);
+    // Ten sweeps of 4,000 bytes and the first one, with one window and one event of the mock ahead of them.
+    let sent = Totals::of(&mock.stats).bytes_sent / STREAMS;
+    let read = result.loads[0].counts.bytes_in / STREAMS;
+    assert!((12_000..50_000).contains(&read) && sent < 60_000, "read {read}, sent {sent} a stream");
+    mock.stop();
+}
+
+#[test]
 fn each_fault_of_the_provider_is_seen_over_http2() {
     let rows = [
         ("status-429", "chat", "status 429"),

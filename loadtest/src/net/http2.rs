@@ -23,6 +23,8 @@ pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes that a peer may send ahead of the reader, per stream and per connection.
 pub const STREAM_WINDOW: u32 = 1 << 20;
 pub const CONNECTION_WINDOW: u32 = 64 << 20;
+/// The same per stream of a slow reader.
+pub const SLOW_READER_WINDOW: u32 = 4096;
 
 /// A stream that h2 reads and writes while its owner keeps a hand on it.
 pub struct Socket {

@@ -3,8 +3,9 @@
 //!
 //! Input: requests, and word that the socket is ready. Output: settled exchanges, and how many lanes have
 //! become free. A request waits here until the handshake is over and the peer's limit of streams allows it;
-//! its wait counts. Times are those of the read that brought the bytes, as with HTTP/1.1. Absent: server
-//! push, trailers, slow readers (`Scenario::check` refuses them).
+//! its wait counts. Times are those of the read that brought the bytes, as with HTTP/1.1. A slow reader takes
+//! from its stream only what `give_room` has allowed: what it leaves holds back WINDOW_UPDATE, so that the
+//! peer may be ahead of it by one stream window. Absent: server push, trailers.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -18,7 +19,9 @@ use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 
 use crate::measure::recorder::Recorder;
 use crate::net::clock::now_ns;
-use crate::net::http2::{CONNECTION, CONNECTION_WINDOW, Io, STREAM_WINDOW, Socket, Wakers};
+use crate::net::http2::{
+    CONNECTION, CONNECTION_WINDOW, Io, SLOW_READER_WINDOW, STREAM_WINDOW, Socket, Wakers,
+};
 use crate::net::stream::Stream;
 use crate::run::exchange::{Exchange, Failure, Next};
 use crate::scenario::Slo;
@@ -49,13 +52,23 @@ pub struct Http2 {
     free: Vec<u32>,
     wakers: Wakers,
     woken: Vec<u32>,
-    /// The client leaves a stream after so many text events; 0: it stays.
-    leave_after: u32,
+    habits: Habits,
+}
+
+/// How the clients of a load read.
+#[derive(Clone, Copy, Debug)]
+pub struct Habits {
+    /// They leave a stream after so many text events; 0: they stay.
+    pub leave_after: u32,
+    /// What `give_room` allows a stream each time; `None`: they take what comes.
+    pub room_bytes: Option<usize>,
 }
 
 struct Lane {
     exchange: Exchange,
     answer: Answer,
+    /// Bytes that may be taken for now; below zero by the rest of a frame that was larger.
+    room: i64,
 }
 
 enum Answer {
@@ -74,10 +87,11 @@ pub struct Outcome {
 }
 
 impl Http2 {
-    pub fn new(stream: Stream, is_tls: bool, load: usize, lanes: usize, leave_after: u32) -> Self {
+    pub fn new(stream: Stream, is_tls: bool, load: usize, lanes: usize, habits: Habits) -> Self {
         let socket = Socket::new(stream, b"");
         let mut builder = Builder::new();
-        builder.initial_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
+        let window = if habits.room_bytes.is_some() { SLOW_READER_WINDOW } else { STREAM_WINDOW };
+        builder.initial_window_size(window).initial_connection_window_size(CONNECTION_WINDOW);
         builder.enable_push(false).max_concurrent_reset_streams(10_000);
         let io = Io(socket.clone());
         Self {
@@ -91,7 +105,7 @@ impl Http2 {
             free: Vec::new(),
             wakers: Wakers::default(),
             woken: Vec::new(),
-            leave_after,
+            habits,
         }
     }
 
@@ -202,7 +216,9 @@ impl Http2 {
                         self.open.push(None);
                         self.open.len() as u32 - 1
                     });
-                    self.open[slot as usize] = Some(Lane { exchange, answer: Answer::Awaited(response) });
+                    let room = self.habits.room_bytes.map_or(i64::MAX, |bytes| bytes as i64);
+                    let answer = Answer::Awaited(response);
+                    self.open[slot as usize] = Some(Lane { exchange, answer, room });
                     // The first poll leaves the slot's waker with h2.
                     self.wakers.of(slot).wake();
                 }
@@ -225,8 +241,12 @@ impl Http2 {
         let now = now_ns();
         for slot in woken.drain(..) {
             let Some(mut lane) = self.open.get_mut(slot as usize).and_then(Option::take) else { continue };
+            if all {
+                // Nothing comes any more: what is there is told before the failure.
+                lane.room = i64::MAX;
+            }
             let waker = self.wakers.of(slot);
-            match lane.poll(&mut Context::from_waker(&waker), now, self.leave_after, recorder) {
+            match lane.poll(&mut Context::from_waker(&waker), now, self.habits.leave_after, recorder) {
                 LaneState::Goes => {
                     self.open[slot as usize] = Some(lane);
                     continue;
@@ -243,6 +263,19 @@ impl Http2 {
         }
         self.woken = woken;
         has_work
+    }
+
+    /// Lets slow readers take their next bytes with the next `turn`; says whether there are any.
+    pub fn give_room(&mut self) -> bool {
+        let Some(bytes) = self.habits.room_bytes else { return false };
+        for (slot, lane) in self.open.iter_mut().enumerate() {
+            if let Some(lane) = lane {
+                // What one did not take is not kept for it.
+                lane.room = lane.room.saturating_add(bytes as i64).min(bytes as i64);
+                self.wakers.of(slot as u32).wake();
+            }
+        }
+        true
     }
 
     /// Fails exchanges that `is_late` picks; each stream is reset.
@@ -299,13 +332,14 @@ impl Lane {
             }
         }
         let Answer::Read(body) = &mut self.answer else { return LaneState::Goes };
-        loop {
+        while self.room > 0 {
             let bytes = match body.poll_data(cx) {
                 Poll::Pending => return LaneState::Goes,
                 Poll::Ready(None) => return LaneState::Ended,
                 Poll::Ready(Some(Err(error))) => return LaneState::Failed(reset(&error)),
                 Poll::Ready(Some(Ok(bytes))) => bytes,
             };
+            self.room -= bytes.len() as i64;
             // Fails only for more than was received.
             let _ = body.flow_control().release_capacity(bytes.len());
             if self.exchange.on_data(&bytes, now, recorder) == Next::Drop {
@@ -315,6 +349,7 @@ impl Lane {
                 return LaneState::Left;
             }
         }
+        LaneState::Goes
     }
 }
 

@@ -176,11 +176,11 @@ impl Worker {
                 break;
             }
             self.send_planned(now);
-            self.turn_stirred();
             if now >= next_sweep {
                 next_sweep = now + SWEEP_NS;
                 self.sweep(now);
             }
+            self.turn_stirred();
             let edge = if before.is_none() { start_ns } else { end_ns };
             let next = if self.is_stopping { drain_until } else { self.next_planned_ns().min(edge.max(now)) };
             let mut ready = std::mem::take(&mut self.ready);
@@ -251,9 +251,8 @@ impl Worker {
             });
             self.reactor.add(&stream, place as u64)?;
             let mut connection = Connection::new(stream, load, state.load.leave_after_events);
-            if state.load.read_bytes_per_s > 0 {
-                let per_sweep = state.load.read_bytes_per_s * SWEEP_NS / NS_PER_S;
-                connection.read_bytes = (per_sweep as usize).clamp(1, READ_BYTES - 1);
+            if let Some(bytes) = state.bytes_per_sweep() {
+                connection.read_bytes = bytes;
                 connection.stream.bound_receive_buffer(SLOW_READER_BUFFER)?;
             }
             self.connections[place] = Some(Box::new(connection));
@@ -442,6 +441,7 @@ impl Worker {
                 self.read(place, most, Until::Once);
             }
         }
+        self.give_room();
         for load in 0..self.loads.len() {
             while !self.is_stopping && (self.loads[load].has_room() || !self.loads[load].idle.is_empty()) {
                 let Some((planned, number)) = self.loads[load].waiting.pop_front() else { break };
@@ -497,6 +497,12 @@ impl Worker {
 }
 
 impl LoadState {
+    /// What a slow reader takes at each sweep; `None`: readers are not slow.
+    fn bytes_per_sweep(&self) -> Option<usize> {
+        let per_sweep = self.load.read_bytes_per_s * SWEEP_NS / NS_PER_S;
+        (self.load.read_bytes_per_s > 0).then(|| (per_sweep as usize).clamp(1, READ_BYTES - 1))
+    }
+
     /// Nothing under way.
     fn is_quiet(&self) -> bool {
         self.waiting.is_empty() && self.open == self.idle.len()

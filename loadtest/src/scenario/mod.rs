@@ -109,7 +109,8 @@ pub struct Load {
     pub keys: usize,
     #[serde(default)]
     pub answer: Answer,
-    /// The reader takes at most this many bytes a second from each connection; 0: as they come.
+    /// The reader takes at most this many bytes a second from each connection (HTTP/1.1) or stream (HTTP/2); 0:
+    /// as they come.
     #[serde(default)]
     pub read_bytes_per_s: u64,
     /// The client leaves after this many text events of a stream; 0: it stays.
@@ -258,9 +259,6 @@ impl Scenario {
         if !(1..=10_000).contains(&self.streams_per_connection) {
             let found = self.streams_per_connection;
             return Err(format!("streams_per_connection = {found}: need 1 to 10000"));
-        }
-        if self.http == Http::Two && self.load.iter().any(|load| load.read_bytes_per_s > 0) {
-            return Err("read_bytes_per_s: slow readers need http = \"1.1\"".to_owned());
         }
         if self.load.is_empty() {
             return Err("load: need at least one [[load]]".to_owned());

@@ -11,7 +11,7 @@ use crate::measure::recorder::Recorder;
 use crate::net::clock::now_ns;
 use crate::record::stream_name;
 use crate::run::exchange::{Exchange, Failure};
-use crate::run::http2::Http2;
+use crate::run::http2::{Habits, Http2};
 use crate::scenario::Rate;
 
 impl Worker {
@@ -26,7 +26,9 @@ impl Worker {
             });
             self.reactor.add(&stream, place as u64)?;
             let is_tls = self.plan.target.is_tls();
-            let made = Http2::new(stream, is_tls, load, lanes, state.load.leave_after_events);
+            let habits =
+                Habits { leave_after: state.load.leave_after_events, room_bytes: state.bytes_per_sweep() };
+            let made = Http2::new(stream, is_tls, load, lanes, habits);
             self.carriers.resize_with(self.connections.len().max(self.carriers.len()), || None);
             self.carriers[place] = Some(Box::new(made));
             Ok(place)
@@ -123,6 +125,15 @@ impl Worker {
             if failed > 0 {
                 self.stirred.push(place);
                 (0..failed).for_each(|_| self.on_idle(load, place, now_ns()));
+            }
+        }
+    }
+
+    /// A sweep has come: slow readers take their next bytes.
+    pub(super) fn give_room(&mut self) {
+        for (place, carrier) in self.carriers.iter_mut().enumerate() {
+            if carrier.as_mut().is_some_and(|carrier| carrier.give_room()) {
+                self.stirred.push(place);
             }
         }
     }
