@@ -12,7 +12,7 @@ use crate::codec::http1::ResponseFraming;
 use crate::codec::json;
 use crate::handler::attempt::{Answered, Attempted};
 use crate::handler::fields::answer_field_goes_on;
-use crate::handler::llm::{After, Call, Stop, client};
+use crate::handler::llm::{After, Call, NOT_FOUND, Stop, client};
 use crate::handler::relay::{Body, Events, Limits, Relay};
 use crate::handler::reply::{REQUEST_ID, quoted};
 use crate::handler::responses::Seal;
@@ -30,6 +30,7 @@ use crate::policy::auth::{Key, OnDisconnect};
 use crate::policy::exchange::Ended;
 use crate::policy::stage::EventStage;
 use crate::usage::meter::{Known, Shape};
+use memchr::memmem;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -147,7 +148,35 @@ fn conclude(call: &mut Call<'_>, sink: &Sink<'_>, tap: &Tap, ended: Ended) -> Af
     call.exchange.ended = ended;
     call.exchange.usage = tap.usage();
     call.exchange.bytes_out = sink.body_bytes();
+    if let Some(body) = tap.kept() {
+        note_wrong_path(call, body);
+    }
     after(sink, ended)
+}
+
+/// Tells the operator of a 404 that is of the provider's server and not of its API: its base URL is wrong, most
+/// likely. A model that is not there is the caller's affair.
+fn note_wrong_path(call: &mut Call<'_>, body: &[u8]) {
+    let served = call.exchange.served.as_ref();
+    let Some(provider) = served.and_then(|served| call.snapshot.providers.get(served.provider as usize))
+    else {
+        return;
+    };
+    let path = provider.path_for(call.head.uri.path());
+    if is_of_server(body, &path) {
+        call.exchange.note(format_args!(
+            "provider {} does not know the path {path} (404): is its base_url right?",
+            provider.name
+        ));
+    }
+}
+
+/// Whether a 404, of whose body this is the beginning, is about the path: it is no error as APIs write it
+/// (`{"error":…`, `{"type":"error",…`, `{"object":"error",…`, also in a list), or it is one that names the path.
+fn is_of_server(body: &[u8], path: &str) -> bool {
+    let is_json = matches!(body.trim_ascii_start(), [b'{' | b'[', ..]);
+    let is_of_api = is_json && memmem::find(body, b"\"error\"").is_some();
+    !is_of_api || memmem::find(body, path.as_bytes()).is_some()
 }
 
 /// A whole answer that stages look at before its head goes out, since they may change its length.
@@ -234,7 +263,9 @@ fn kind_of(head: &Answered, expected: Expected, call: &Call<'_>) -> Result<(Kind
         Answered::Mock(answer) => (Some(answer.content_type.as_bytes()), None),
     };
     let Some(dialect) = expected.dialect.filter(|_| (200..300).contains(&head.status())) else {
-        return Ok((Kind::Bytes, Tap::closed()));
+        let asked_for_model = call.exchange.served.as_ref().is_some_and(|served| served.route.is_some());
+        let may_be_wrong_path = head.status() == NOT_FOUND && asked_for_model;
+        return Ok((Kind::Bytes, if may_be_wrong_path { Tap::keeping() } else { Tap::closed() }));
     };
     let is_stream = content_type.is_some_and(is_event_stream);
     let shape = if is_stream { Shape::Stream } else { Shape::Whole };
@@ -318,3 +349,33 @@ fn is_event_stream(content_type: &[u8]) -> bool {
 /// Our id, beside a provider's own `x-request-id`.
 const TOLLGATE_ID: &[u8] = b"x-tollgate-request-id";
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
+
+#[cfg(test)]
+mod tests {
+    use super::is_of_server;
+
+    #[test]
+    fn a_404_about_the_path_is_told_from_one_about_the_model() {
+        // who, body, about the path
+        let rows = [
+            ("a server's page", "<html><h1>404 Not Found</h1></html>", true),
+            ("nothing at all", "", true),
+            ("FastAPI", r#"{"detail":"Not Found"}"#, true),
+            ("another gateway", r#"{"message":"no Route matched with those values"}"#, true),
+            ("Spring", r#"{"status":404,"error":"Not Found","path":"/v1/embeddings"}"#, true),
+            (
+                "OpenAI, path",
+                r#"{"error":{"message":"Invalid URL (POST /v1/embeddings)","code":null}}"#,
+                true,
+            ),
+            ("OpenAI, model", r#"{"error":{"message":"no model `m`","code":"model_not_found"}}"#, false),
+            ("Anthropic", r#" {"type":"error","error":{"type":"not_found_error"}}"#, false),
+            ("Mistral", r#"{"object":"error","message":"Invalid model: m"}"#, false),
+            ("Gemini", "[{\n  \"error\": {\n    \"code\": 404", false),
+            ("Ollama", r#"{"error":"model 'm' not found"}"#, false),
+        ];
+        for (who, body, expected) in rows {
+            assert_eq!(is_of_server(body.as_bytes(), "/v1/embeddings"), expected, "{who}");
+        }
+    }
+}

@@ -136,6 +136,9 @@ pub async fn serve(
     after
 }
 
+/// The one status that may mean that a provider was asked under a wrong path.
+pub const NOT_FOUND: u16 = 404;
+
 /// The way of a request.
 async fn answer(call: &mut Call<'_>, downstream: &mut Downstream) -> Result<Answering, Stop> {
     let path = call.head.uri.path().to_owned();
@@ -186,7 +189,10 @@ async fn ask(
     let attempted = attempt::until_answered(call, surface, &asked, route, made_by, watched).await?;
     // What the caller sent was for attempts; an answer may take hours.
     call.exchange.body = None;
-    (call.head.headers, call.head.uri) = (HeaderMap::new(), Uri::default());
+    call.head.headers = HeaderMap::new();
+    if attempted.head.status() != NOT_FOUND {
+        call.head.uri = Uri::default();
+    }
     drop(permit);
     let expected = answer::Expected {
         dialect: Some(surface.dialect()),

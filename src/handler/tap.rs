@@ -2,7 +2,8 @@
 //!
 //! An answer in a content coding (never asked for where an answer is read; some upstreams send one all the
 //! same) is metered by decompressing a copy, within the bounds of `usage/inflate`. In a coding that is not
-//! known here nothing can be read: its usage is an estimate from its length.
+//! known here nothing can be read: its usage is an estimate from its length. Of an error that the operator may
+//! have to be told about the beginning is kept.
 
 use crate::llm::dialect::{Dialect, Usage};
 use crate::usage::inflate::{Coding, Inflate};
@@ -21,12 +22,19 @@ enum Reader {
     Plain(Meter),
     Coded(Box<Inflate>),
     Unreadable(Box<Meter>),
+    /// The beginning of the body of an error, kept for who explains it.
+    Kept(Vec<u8>),
 }
 
 impl Tap {
     /// A tap that reads nothing: errors, answers without a dialect.
     pub fn closed() -> Tap {
         Tap { reader: Reader::Closed, known: Known::default() }
+    }
+
+    /// A tap that keeps the first `KEPT_BYTES_MAX` bytes of a body.
+    pub fn keeping() -> Tap {
+        Tap { reader: Reader::Kept(Vec::new()), known: Known::default() }
     }
 
     /// A tap that meters an answer. `coding`: its `content-encoding`, where it has one.
@@ -56,6 +64,10 @@ impl Tap {
             Reader::Plain(meter) => meter.piece(bytes),
             Reader::Coded(inflate) => inflate.piece(bytes),
             Reader::Unreadable(meter) => meter.unread(bytes.len()),
+            Reader::Kept(kept) => {
+                let len = bytes.len().min(KEPT_BYTES_MAX - kept.len());
+                kept.extend_from_slice(&bytes[..len]);
+            }
         }
     }
 
@@ -64,7 +76,7 @@ impl Tap {
         match &mut self.reader {
             Reader::Plain(meter) => drop(meter.end()),
             Reader::Coded(inflate) => inflate.end(),
-            Reader::Closed | Reader::Unreadable(_) => {}
+            Reader::Closed | Reader::Unreadable(_) | Reader::Kept(_) => {}
         }
     }
 
@@ -78,9 +90,17 @@ impl Tap {
         self.meter().map_or_else(Usage::default, |meter| meter.finish(self.known))
     }
 
+    /// What was kept of the body; none where the tap was not to keep any.
+    pub fn kept(&self) -> Option<&[u8]> {
+        match &self.reader {
+            Reader::Kept(kept) => Some(kept),
+            _ => None,
+        }
+    }
+
     fn meter(&self) -> Option<&Meter> {
         match &self.reader {
-            Reader::Closed => None,
+            Reader::Closed | Reader::Kept(_) => None,
             Reader::Plain(meter) => Some(meter),
             Reader::Coded(inflate) => Some(inflate.meter()),
             Reader::Unreadable(meter) => Some(meter),
@@ -89,3 +109,5 @@ impl Tap {
 }
 
 const BYTES_PER_TOKEN: u64 = 4;
+/// Errors of an API are shorter; of a page no more is needed.
+const KEPT_BYTES_MAX: usize = 1024;

@@ -82,6 +82,9 @@ fn server(name: &str, year: i32) -> (Behaviour, String) {
 const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: {}\n\n";
 const CUT: &str = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{}";
 const FULL: &str = "HTTP/1.1 503 Busy\r\ncontent-length: 2\r\n\r\n{}";
+const NO_PATH: &str = "HTTP/1.1 404 Not Found\r\ncontent-length: 22\r\n\r\n{\"detail\":\"Not Found\"}";
+const INVALID_URL: &str = "HTTP/1.1 404 Not Found\r\nconnection: close\r\n\r\n\
+    {\"error\":{\"message\":\"Invalid URL (POST /v1/chat/completions)\",\"code\":null}}";
 
 /// A mistake: its name, where the provider is, more keys of it, the status, what the log's line says.
 type Row = (&'static str, String, String, u16, &'static [&'static str]);
@@ -111,6 +114,8 @@ fn rows(directory: &crate::cli::Directory) -> Vec<Row> {
         ("not-http", sends("SSH-2.0-x\r\n\r\n", Then::Close), none(), 502, &["invalid head"]),
         ("stalls", sends(STREAM, Then::Silence), none(), 200, &["idle_ms"]),
         ("cut", sends(CUT, Then::Close), none(), 200, &["before its answer ended"]),
+        ("no-path", sends(NO_PATH, Then::Close), none(), 404, &["/v1/chat/completions", "base_url"]),
+        ("invalid-url", sends(INVALID_URL, Then::Close), none(), 404, &["/v1/chat/completions", "base_url"]),
         ("deaf-tls", https(Behaviour::Deaf), none(), 504, &["tls_handshake_ms"]),
         (
             "not-tls",
