@@ -82,7 +82,7 @@ pub fn run(origin: &dyn Origin, ready: impl FnOnce(&Ready)) -> Result<(), RunErr
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime =
         runtime.map_err(|error| RunError::Start(format!("the control thread cannot start: {error}")))?;
-    LocalSet::new().block_on(&runtime, async {
+    let ended = LocalSet::new().block_on(&runtime, async {
         let signals =
             Signals::new().map_err(|error| RunError::Start(format!("signals cannot be handled: {error}")))?;
         let files = raise_file_limit();
@@ -101,7 +101,10 @@ pub fn run(origin: &dyn Origin, ready: impl FnOnce(&Ready)) -> Result<(), RunErr
         }
         tokio::task::spawn_local(Rc::clone(&control).resolve());
         control.follow(origin, workers, signals).await
-    })
+    });
+    // Dropped, it would wait for a thread that hangs in the system's resolver.
+    runtime.shutdown_background();
+    ended
 }
 
 /// The state of the control thread.
@@ -200,10 +203,10 @@ impl Control {
         Ok(Some((admin, address)))
     }
 
-    /// Keeps names resolved. Its own task: a resolver that hangs must not delay the log or a signal.
+    /// Keeps names resolved.
     async fn resolve(self: Rc<Control>) {
         loop {
-            self.live.names.resolve_due().await;
+            self.live.names.ask_due().detach_all();
             tokio::time::sleep(NAMES_EVERY).await;
         }
     }

@@ -62,6 +62,11 @@ impl Addresses {
         }
     }
 
+    /// Somebody beside the caller holds this list.
+    pub fn is_held_elsewhere(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     /// What is published now.
     pub fn current(&self) -> Arc<Published> {
         self.0.load_full()
