@@ -2,9 +2,12 @@
 //! only.
 //!
 //! Control owns the `Registry` and puts, with each generation, the sets of its targets into the snapshot. A
-//! set that a later generation names again is the same one, so totals never fall. A worker adds to its own
-//! sets without a locked instruction and shares no cache line with another worker; control sums them at a
-//! scrape.
+//! set that a later generation names again is the same one, so totals never fall. One that no generation holds
+//! any more, its streams included, is forgotten with the next: until then its last counts can be scraped. A
+//! worker adds to its own sets without a locked instruction and shares no cache line with another worker;
+//! control sums them at a scrape.
+//!
+//! Limits: the labels of the generations that live, and of those that ended since the last one came.
 
 use crate::base::counter::{Counter, Histogram};
 use crate::llm::provider::Provider;
@@ -63,7 +66,7 @@ impl Series {
     }
 }
 
-/// Every set that was ever named.
+/// Every set that a generation names, and that of one that has gone until the next comes.
 #[derive(Debug, Default)]
 pub struct Registry {
     /// One set per worker.
@@ -71,7 +74,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The series of each worker for a generation; sets that are new are made.
+    /// The series of each worker for a generation; sets that are new are made, those that nobody holds forgotten.
     pub fn series(&mut self, workers: usize, routes: &Routes, providers: &[Provider]) -> Vec<Series> {
         let mut all = vec![Series::default(); workers];
         let name = |provider: u32| providers.get(provider as usize).map_or("", |provider| &provider.name);
@@ -91,6 +94,8 @@ impl Registry {
                 series.providers.push(Arc::clone(&sets[worker]));
             }
         }
+        // Only from here can further holds come, so a set that has none stays without.
+        self.sets.retain(|_, sets| sets.iter().any(|set| Arc::strong_count(set) > 1));
         all
     }
 
@@ -127,5 +132,32 @@ mod tests {
         assert_eq!(again.events.value(), 3);
         assert!(!Arc::ptr_eq(again, second[0].set(None, 0).expect("the other worker's set")));
         assert!(second[0].set(None, 1).is_none());
+    }
+
+    #[test]
+    fn labels_of_generations_that_are_gone_are_forgotten_and_no_others() {
+        let mut registry = Registry::default();
+        let kept = Provider::new("kept", ProviderKind::Mock, None);
+        let of = |number: u32| Provider::new(&format!("p{number}"), ProviderKind::Mock, None);
+        let has =
+            |registry: &Registry, name: &str| registry.all().any(|(labels, _)| *labels.provider == *name);
+        let open_stream = registry.series(2, &Routes::default(), &[kept.clone(), of(0)]);
+        let mut serving = Vec::new();
+        for number in 1..=100 {
+            let before = serving;
+            serving = registry.series(2, &Routes::default(), &[kept.clone(), of(number)]);
+            serving[1].set(None, 0).expect("the kept one").events.add(1);
+            // The one that still serves while the new one is made, and the one with an open stream.
+            for (held, count) in [(number, 1), (number - 1, u32::from(!before.is_empty())), (0, 1)] {
+                assert!(has(&registry, &format!("p{held}")) || count == 0, "{held} of {number}");
+            }
+            assert!(registry.all().count() <= 4, "{number}: {}", registry.all().count());
+        }
+        let (_, sets) =
+            registry.all().find(|(labels, _)| *labels.provider == *"kept").expect("it never left");
+        assert_eq!(sets[1].events.value(), 100);
+        drop(open_stream);
+        registry.series(2, &Routes::default(), std::slice::from_ref(&kept));
+        assert!(!has(&registry, "p0") && has(&registry, "p100"));
     }
 }

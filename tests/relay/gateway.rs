@@ -214,6 +214,18 @@ impl Gateway {
         [sum(|set| &set.input_tokens), sum(|set| &set.output_tokens)]
     }
 
+    /// Answers of a model's targets with a status from 200 to 399; none where it is not counted.
+    pub fn answers_2xx(&self, model: &str) -> Option<u64> {
+        let registry = self.registry.borrow();
+        let (_, sets) = registry.all().find(|(labels, _)| *labels.model == *model)?;
+        Some(sets.iter().map(|set| set.answers_2xx.value()).sum())
+    }
+
+    /// Labels under which targets are counted.
+    pub fn labels(&self) -> usize {
+        self.registry.borrow().all().count()
+    }
+
     /// What is counted.
     pub fn counters(&self) -> &Counters {
         self.worker.facts.counters()

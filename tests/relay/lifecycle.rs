@@ -100,3 +100,32 @@ fn a_stream_of_the_old_generation_ends_untouched_and_the_next_request_has_the_ne
         assert_eq!(providers, [Some("renamed"), Some("first")]);
     });
 }
+
+#[test]
+fn a_hundred_reloads_with_new_names_leave_no_labels_but_of_what_lives() {
+    calmly_on_every_driver(async || {
+        let (listener, address) = listen();
+        let go_on = Signal::default();
+        serve(listener, vec![slow_stream(&go_on).expect_end()]);
+        let named = |name: &str| Setup::default().upstream(name, OpenAi, address).model(name, &[(0, "m")]);
+        let gateway = Gateway::start(&named("m"));
+        let conn = call(gateway.address).await;
+        send(&conn, chat(BODY).as_bytes()).await;
+        until_asked(&gateway).await;
+        for number in 2..=101 {
+            gateway.publish(&named(&format!("m{number}")), number);
+            assert_eq!(ask(gateway.address, get("GET", "/v1/models")).await.status(), 200);
+            // A model and a provider each: of this generation, of the one that it replaces, of the stream's.
+            assert!(gateway.labels() <= 3 * 2, "{number}: {} labels", gateway.labels());
+        }
+        go_on.raise();
+        let answer = Reader::new(&conn, Pace::default()).answer(false).await.expect("an answer");
+        assert!(answer.whole);
+        drop(conn);
+        // Its counts can still be scraped until the next generation comes.
+        assert_eq!(gateway.answers_2xx("m"), Some(1));
+        gateway.publish(&named("last"), 102);
+        assert_eq!(gateway.answers_2xx("m"), None);
+        gateway.end().await;
+    });
+}
