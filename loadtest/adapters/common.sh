@@ -78,6 +78,39 @@ scheme() {
     [ "${TLS:-0}" = 1 ] && echo https || echo http
 }
 
+# What a TLS listener agrees to.
+alpn() {
+    [ "${HTTP:-1.1}" = 2 ] && echo h2 || echo http/1.1
+}
+
+# Ends the script where its caller asks for what this gateway has no variant of: `lacks TLS`, `lacks HTTP/2`.
+lacks() {
+    case $1 in
+    TLS) [ "${TLS:-0}" = 1 ] || return 0 ;;
+    HTTP/2) [ "${HTTP:-1.1}" = 2 ] || return 0 ;;
+    esac
+    echo "$0: no variant with $1" >&2
+    exit 1
+}
+
+# Starts nginx with the nginx.conf of folder $1 and prints its url.
+start_nginx() {
+    local listen="" server="" proxy=""
+    if [ "${TLS:-0}" = 1 ]; then
+        listen=" ssl"
+        server="ssl_certificate $STATE/cert.pem; ssl_certificate_key $STATE/key.pem; ssl_protocols TLSv1.3;"
+        proxy="proxy_ssl_protocols TLSv1.3; proxy_ssl_session_reuse on; proxy_ssl_verify off;"
+    fi
+    [ "${HTTP:-1.1}" = 2 ] && listen="$listen http2"
+    sed -e "s|@STATE@|$STATE|g" -e "s|@PORT@|$PORT|g" -e "s|@UPSTREAM@|$UPSTREAM|g" -e "s|@SCHEME@|$(scheme)|g" \
+        -e "s|@HERE@|$1|g" -e "s|@MODULES@|/usr/lib/nginx/modules|g" \
+        -e "s|@LISTEN_OPTIONS@|$listen|g" -e "s|@TLS_SERVER@|$server|g" -e "s|@TLS_PROXY@|$proxy|g" \
+        "$1/nginx.conf" >"$STATE/nginx.conf"
+    launch nginx -p "$STATE" -e "$STATE/error.log" -c "$STATE/nginx.conf"
+    await_port 10
+    echo "url $(scheme)://127.0.0.1:$PORT"
+}
+
 # Installs Debian packages that are missing.
 apt_install() {
     dpkg -s "$@" >/dev/null 2>&1 || DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tollgate_load::net::stream::Address;
 use tollgate_load::run::Options;
-use tollgate_load::scenario::Shape;
+use tollgate_load::scenario::{Http, Shape};
 use tollgate_load::verify::{Plan, Status, verify};
 use tollgate_load::wire::http1::{Item, Reader, RequestHead, ResponseHead};
 use tollgate_load::wire::sse::Splitter;
@@ -175,6 +175,7 @@ fn failed(flaw: Flaw, only: &str) -> Vec<(&'static str, String)> {
         base: Options { mock: options(&mock.addresses[0]).target.into(), ..options(&gateway) },
         model: None,
         shapes: vec![Shape::ChatStream],
+        http: Http::One,
         streams: 40,
         duration_s: 1.0,
         cancel_within_ms: 500,

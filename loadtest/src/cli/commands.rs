@@ -21,7 +21,7 @@ use crate::net::thread;
 use crate::report::{csv, html, table};
 use crate::run::target::{Target, Trust};
 use crate::run::{Options, run as run_scenario};
-use crate::scenario::{Http, Rate, Scenario, Shape};
+use crate::scenario::{Rate, Scenario, Shape};
 use crate::verify as verifier;
 
 pub fn mock(args: &MockArgs) -> Result<u8, String> {
@@ -188,12 +188,7 @@ fn compare_exit_code(result: &compare::CompareResult) -> u8 {
 fn adjust(scenario: &mut Scenario, args: &LoadArgs) -> Result<(), String> {
     scenario.duration_s = args.duration.unwrap_or(scenario.duration_s);
     scenario.warmup_s = args.warmup.unwrap_or(scenario.warmup_s);
-    match args.http.as_deref() {
-        None => {}
-        Some("1.1") => scenario.http = Http::One,
-        Some("2") => scenario.http = Http::Two,
-        Some(other) => return Err(format!("--http {other}: need 1.1 or 2")),
-    }
+    scenario.http = args.http.unwrap_or(scenario.http);
     scenario.streams_per_connection = args.streams_per_connection.unwrap_or(scenario.streams_per_connection);
     let (mut rated, mut held) = (0, 0);
     for load in &mut scenario.load {
@@ -294,6 +289,7 @@ pub fn verify(args: &VerifyArgs) -> Result<u8, String> {
         },
         model: args.model.clone(),
         shapes: args.shapes.iter().map(shape).collect::<Result<_, _>>()?,
+        http: args.http,
         streams: args.streams,
         duration_s: args.duration,
         cancel_within_ms: args.cancel_within,

@@ -11,6 +11,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::scenario::Http;
+
 pub const EXIT_FAILED: u8 = 1;
 pub const EXIT_USAGE: u8 = 2;
 pub const EXIT_SATURATED: u8 = 3;
@@ -175,6 +177,9 @@ struct VerifyArgs {
     /// Streams at once.
     #[arg(long, default_value_t = 1000)]
     streams: usize,
+    /// 1.1 or 2: plain connections speak 2 without asking, TLS agrees on it.
+    #[arg(long, default_value = "1.1", value_name = "VERSION")]
+    http: Http,
     /// Seconds per property.
     #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
     duration: f64,
@@ -232,7 +237,7 @@ struct LoadArgs {
     connections: Option<usize>,
     /// 1.1 or 2, instead of the scenario's. Plain connections speak 2 without asking, TLS agrees on it.
     #[arg(long, value_name = "VERSION")]
-    http: Option<String>,
+    http: Option<Http>,
     /// HTTP/2: streams that one connection carries at once, instead of the scenario's.
     #[arg(long, value_name = "STREAMS")]
     streams_per_connection: Option<usize>,

@@ -11,6 +11,7 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 
 use crate::net::stream::certificates;
+use crate::scenario::Http;
 
 pub struct Adapter {
     name: String,
@@ -24,6 +25,8 @@ pub struct Place {
     pub upstream_port: u16,
     pub core: Option<usize>,
     pub certificate: Option<Certificate>,
+    /// What its callers speak.
+    pub http: Http,
 }
 
 /// A gateway that was started; `stop` ends it.
@@ -92,6 +95,7 @@ impl Adapter {
         command.arg("start").env("STATE", state).env("PORT", port.to_string());
         command.env("UPSTREAM", place.upstream_port.to_string());
         command.env("CORE", place.core.map_or(String::new(), |core| core.to_string()));
+        command.env("HTTP", if place.http == Http::Two { "2" } else { "1.1" });
         command.env("TLS", if place.certificate.is_some() { "1" } else { "0" });
         let text = output(&self.name, command)?;
         for line in text.lines() {
@@ -209,6 +213,7 @@ impl Certificate {
 #[cfg(test)]
 mod tests {
     use super::{Adapter, Place};
+    use crate::scenario::Http;
 
     fn script(text: &str) -> (std::path::PathBuf, Adapter) {
         use std::os::unix::fs::PermissionsExt;
@@ -224,17 +229,18 @@ mod tests {
     }
 
     fn place(folder: &std::path::Path) -> Place {
-        Place { state: folder.join("state"), upstream_port: 7, core: Some(1), certificate: None }
+        let (state, http) = (folder.join("state"), Http::Two);
+        Place { state, upstream_port: 7, core: Some(1), certificate: None, http }
     }
 
     #[test]
     fn a_script_is_given_its_place_and_its_lines_are_read() {
         let (folder, adapter) = script(
-            "#!/bin/sh\ncase $1 in start) echo url http://127.0.0.1:$UPSTREAM; echo pid 12; echo key k$CORE; echo 'field a: b';;\n\
+            "#!/bin/sh\ncase $1 in start) echo url http://127.0.0.1:$UPSTREAM; echo pid 12; echo key k$CORE$HTTP; echo 'field a: b';;\n\
              stop) : >$STATE/stopped;; esac\n",
         );
         let gateway = adapter.start(&place(&folder)).expect("starts");
-        assert_eq!((gateway.url.as_str(), gateway.key.as_deref()), ("http://127.0.0.1:7", Some("k1")));
+        assert_eq!((gateway.url.as_str(), gateway.key.as_deref()), ("http://127.0.0.1:7", Some("k12")));
         assert_eq!((gateway.pids.as_slice(), gateway.model.as_deref()), ([12].as_slice(), None));
         assert_eq!(gateway.fields, [("a".to_owned(), "b".to_owned())]);
         gateway.stop().expect("stops");

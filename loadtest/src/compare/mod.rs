@@ -237,6 +237,7 @@ fn options(
                 upstream_port: upstream.port(),
                 core: plan.gateway_core,
                 certificate: tls.cloned(),
+                http: plan.scenario.http,
             };
             let gateway = adapter.start(&place)?;
             options.target = parse(&gateway.url)?;

@@ -58,6 +58,18 @@ pub enum Http {
     Two,
 }
 
+impl std::str::FromStr for Http {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "1.1" => Ok(Self::One),
+            "2" => Ok(Self::Two),
+            _ => Err("need 1.1 or 2"),
+        }
+    }
+}
+
 /// Limits by which an answer counts as good (goodput).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

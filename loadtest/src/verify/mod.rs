@@ -15,7 +15,7 @@ use crate::mock::stats::Totals;
 use crate::run::coordinate::totals;
 use crate::run::target::Target;
 use crate::run::{Options, run};
-use crate::scenario::{Scenario, Shape};
+use crate::scenario::{Http, Scenario, Shape};
 
 pub struct Plan {
     /// Target, keys, cores, mock (needed) and process ids.
@@ -23,6 +23,8 @@ pub struct Plan {
     pub model: Option<String>,
     /// Streaming shapes that the gateway shall carry.
     pub shapes: Vec<Shape>,
+    /// What its clients speak.
+    pub http: Http,
     /// Streams at once of the integrity check.
     pub streams: usize,
     pub duration_s: f64,
@@ -122,6 +124,7 @@ impl Trial<'_> {
         );
         let mut scenario = Scenario::parse(&text)?;
         scenario.load[0].shape = self.shape;
+        scenario.http = plan.http;
         if let Some(model) = &plan.model {
             scenario.load.iter_mut().for_each(|load| load.model.clone_from(model));
         }
