@@ -8,8 +8,11 @@
 use crate::control::tell::tell;
 use crate::handler::snapshot::AccessLog;
 use crate::server::LogRings;
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -154,21 +157,35 @@ fn write_both(out: &mut impl Write, first: &[u8], second: &[u8]) -> io::Result<(
     out.flush()
 }
 
+/// Opens what is written to; a FIFO that nobody reads is refused, since to wait for a reader would hold up the
+/// start, or the log's end.
 fn open(target: &AccessLog) -> io::Result<Option<File>> {
-    match target {
-        AccessLog::File(path) => {
-            let file = OpenOptions::new().create(true).append(true).open(path);
-            file.map(Some)
-                .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
-        }
-        AccessLog::Stdout | AccessLog::Off => Ok(None),
-    }
+    let AccessLog::File(path) = target else { return Ok(None) };
+    open_to_append(path)
+        .map(Some)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+fn open_to_append(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).append(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    let file = options.open(path).map_err(|error| match rustix::io::Errno::from_io_error(&error) {
+        Some(rustix::io::Errno::NXIO) => io::Error::other("it is a FIFO or a device that nobody reads"),
+        _ => error,
+    })?;
+    // Only to open must not wait: a write may, this is what the thread is for.
+    fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+    Ok(file)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::AccessLogWriter;
+    use super::{AccessLogWriter, open};
     use crate::handler::snapshot::AccessLog;
+    use rustix::fs::{CWD, FileType, Mode, OFlags, fcntl_getfl, mknodat};
+    use std::fs::{File, OpenOptions};
+    use std::io::{Read, Write};
+    use std::os::unix::fs::OpenOptionsExt;
     use std::sync::Arc;
 
     #[test]
@@ -189,6 +206,27 @@ mod tests {
         writer.drain();
         let read = |name: &str| std::fs::read_to_string(dir.join(name)).expect("a log");
         assert_eq!((read("access.log.1"), read("access.log")), ("one\n".to_owned(), "two\n".to_owned()));
+        std::fs::remove_dir_all(&dir).expect("cleaned up");
+    }
+
+    #[test]
+    fn a_fifo_without_a_reader_is_refused_and_one_with_a_reader_is_written_and_waited_for() {
+        let dir = std::env::temp_dir().join(format!("tollgate-log-fifo-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let path = dir.join("access.log");
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a FIFO");
+        let target = AccessLog::File(path.clone());
+        let refused = open(&target).expect_err("nobody reads").to_string();
+        assert!(refused.starts_with(&path.display().to_string()), "{refused}");
+        assert!(refused.ends_with("that nobody reads"), "{refused}");
+        let without_waiting = OFlags::NONBLOCK.bits().cast_signed();
+        let mut reader: File =
+            OpenOptions::new().read(true).custom_flags(without_waiting).open(&path).expect("a reader");
+        let mut file = open(&target).expect("it is read").expect("a file");
+        assert!(!fcntl_getfl(&file).expect("its flags").contains(OFlags::NONBLOCK));
+        file.write_all(b"one\n").expect("a reader");
+        let mut read = [0; 8];
+        assert_eq!(reader.read(&mut read).expect("a line"), 4);
         std::fs::remove_dir_all(&dir).expect("cleaned up");
     }
 }
