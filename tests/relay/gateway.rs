@@ -9,7 +9,7 @@
 use crate::relay::http::{End, Message, Pace, Reader};
 use crate::sim::driver::listen;
 use serde_json::Value;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -169,6 +169,7 @@ pub struct Gateway {
     log: RefCell<rtrb::Consumer<u8>>,
     records: RefCell<Vec<Value>>,
     registry: RefCell<Registry>,
+    tokens_forgotten: Cell<[u64; 2]>,
     bodies_before: u64,
     ended: Signal,
 }
@@ -197,21 +198,37 @@ impl Gateway {
         });
         let bodies_before = worker.bodies.left();
         let (log, records, registry) = (RefCell::new(log), RefCell::default(), RefCell::new(registry));
-        Gateway { address, worker, published, shared, log, records, registry, bodies_before, ended }
+        let tokens_forgotten = Cell::default();
+        Gateway {
+            address,
+            worker,
+            published,
+            shared,
+            log,
+            records,
+            registry,
+            tokens_forgotten,
+            bodies_before,
+            ended,
+        }
     }
 
     /// Publishes a further generation.
     pub fn publish(&self, setup: &Setup, generation: u64) {
-        let snapshot = counted(setup.snapshot(generation), &mut self.registry.borrow_mut());
+        let mut registry = self.registry.borrow_mut();
+        let before = tokens(&registry);
+        let snapshot = counted(setup.snapshot(generation), &mut registry);
+        // Nothing runs meanwhile: what is less has been forgotten.
+        let after = tokens(&registry);
+        let [input, output] = self.tokens_forgotten.get();
+        self.tokens_forgotten.set([input + before[0] - after[0], output + before[1] - after[1]]);
         self.published.publish(snapshot);
     }
 
-    /// Input and output tokens that are counted of all targets together.
+    /// Input and output tokens that were counted of all targets together, those that are forgotten included.
     pub fn tokens_by_target(&self) -> [u64; 2] {
-        let registry = self.registry.borrow();
-        let sets: Vec<_> = registry.all().flat_map(|(_, sets)| sets).collect();
-        let sum = |read: fn(&Set) -> &Counter| sets.iter().map(|set| read(set).value()).sum();
-        [sum(|set| &set.input_tokens), sum(|set| &set.output_tokens)]
+        let ([input, output], forgotten) = (tokens(&self.registry.borrow()), self.tokens_forgotten.get());
+        [input + forgotten[0], output + forgotten[1]]
     }
 
     /// Answers of a model's targets with a status from 200 to 399; none where it is not counted.
@@ -295,6 +312,12 @@ impl Gateway {
         assert_eq!(ended, counters.requests.value(), "each request ended once");
         assert_eq!(counters.statuses.iter().map(|counter| counter.value()).sum::<u64>(), ended);
     }
+}
+
+fn tokens(registry: &Registry) -> [u64; 2] {
+    let sets: Vec<_> = registry.all().flat_map(|(_, sets)| sets).collect();
+    let sum = |read: fn(&Set) -> &Counter| sets.iter().map(|set| read(set).value()).sum();
+    [sum(|set| &set.input_tokens), sum(|set| &set.output_tokens)]
 }
 
 /// The snapshot with counters of its targets, as control gives them.
