@@ -25,7 +25,6 @@ const POOL_PAGES_MAX: usize = 1024;
 /// A buffer with one owner who may append; what is filled never changes.
 pub struct Page {
     block: Handle,
-    filled: usize,
 }
 
 impl Page {
@@ -40,34 +39,34 @@ impl Page {
         let block = reused.ok().flatten().unwrap_or_else(|| Block::new(PAGE_BYTES));
         RENTED.set(RENTED.get() + 1);
         block.filled.set(0);
-        Page { block: Handle(ManuallyDrop::new(block)), filled: 0 }
+        Page { block: Handle(ManuallyDrop::new(block)) }
     }
 
     /// An empty page with room for `bytes`, outside the pool.
     pub fn with_room(bytes: usize) -> Page {
         // Never the size of pooled ones, which the pool would take for its own.
         let bytes = if bytes == PAGE_BYTES { bytes + 1 } else { bytes };
-        Page { block: Handle(ManuallyDrop::new(Block::new(bytes))), filled: 0 }
+        Page { block: Handle(ManuallyDrop::new(Block::new(bytes))) }
     }
 
     /// What was filled so far.
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the first `filled` bytes are initialised and nobody writes them again while the block
         // lives.
-        unsafe { std::slice::from_raw_parts(self.block.start(), self.filled) }
+        unsafe { std::slice::from_raw_parts(self.block.start(), self.filled()) }
     }
 
     /// Bytes that still fit.
     pub fn room(&self) -> usize {
-        self.block.0.bytes.len() - self.filled
+        self.block.0.bytes.len() - self.filled()
     }
 
     /// The unfilled rest, to be written from its start; `advance` then says how much was.
     pub fn spare(&mut self) -> &mut [MaybeUninit<u8>] {
         // SAFETY: slices end at or before `filled`, and only this owner reaches beyond it.
         unsafe {
-            let rest = self.block.start().add(self.filled).cast_mut().cast();
-            std::slice::from_raw_parts_mut(rest, self.block.0.bytes.len() - self.filled)
+            let rest = self.block.start().add(self.filled()).cast_mut().cast();
+            std::slice::from_raw_parts_mut(rest, self.room())
         }
     }
 
@@ -77,8 +76,7 @@ impl Page {
     /// The first `n` bytes of `spare` have been written.
     pub unsafe fn advance(&mut self, n: usize) {
         debug_assert!(n <= self.room());
-        self.filled += n;
-        self.block.0.filled.set(self.filled);
+        self.block.0.filled.set(self.filled() + n);
     }
 
     /// Appends as much of `bytes` as fits and says how much that was.
@@ -94,24 +92,23 @@ impl Page {
     pub fn bytes_mut(&mut self) -> Option<&mut [u8]> {
         // SAFETY: the first `filled` bytes are initialised, and no slice is there to see them change.
         self.is_alone()
-            .then(|| unsafe { std::slice::from_raw_parts_mut(self.block.start().cast_mut(), self.filled) })
+            .then(|| unsafe { std::slice::from_raw_parts_mut(self.block.start().cast_mut(), self.filled()) })
     }
 
     /// Moves `range` of what was filled to the front and forgets the rest, where no slice refers to the page;
     /// false (and nothing done) otherwise.
     pub fn keep(&mut self, range: Range<usize>) -> bool {
-        let end = range.end.min(self.filled);
+        let end = range.end.min(self.filled());
         let start = range.start.min(end);
         let Some(bytes) = self.bytes_mut() else { return false };
         bytes.copy_within(start..end, 0);
-        self.filled = end - start;
-        self.block.0.filled.set(self.filled);
+        self.block.0.filled.set(end - start);
         true
     }
 
     /// A read-only view of a part of what was filled; a range beyond that is cut to it.
     pub fn slice(&self, range: Range<usize>) -> Slice {
-        let end = range.end.min(self.filled);
+        let end = range.end.min(self.filled());
         Slice { block: self.block.share(), start: range.start.min(end), end }
     }
 
@@ -119,10 +116,13 @@ impl Page {
     pub fn clear(&mut self) -> bool {
         let alone = self.is_alone();
         if alone {
-            self.filled = 0;
             self.block.0.filled.set(0);
         }
         alone
+    }
+
+    fn filled(&self) -> usize {
+        self.block.0.filled.get()
     }
 
     fn is_alone(&self) -> bool {
@@ -192,9 +192,9 @@ pub fn with_shared<T>(fill: impl FnOnce(&mut Page) -> T) -> (T, Slice) {
     if !page.clear() && page.room() < SHARED_ROOM_MIN {
         page = Page::rent();
     }
-    let before = page.filled;
+    let before = page.filled();
     let out = fill(&mut page);
-    let slice = page.slice(before..page.filled);
+    let slice = page.slice(before..page.filled());
     SHARED.set(Some(page));
     (out, slice)
 }
@@ -220,7 +220,7 @@ pub fn rented_pages() -> usize {
 
 struct Block {
     bytes: Box<[UnsafeCell<MaybeUninit<u8>>]>,
-    /// As its page's, for slices: so many bytes are initialised and do not change.
+    /// Set by the page, read by slices, too: so many bytes are initialised and do not change.
     filled: Cell<usize>,
 }
 
