@@ -20,7 +20,7 @@ use crate::handler::sink::{Gone, Sink};
 use crate::handler::source::{Next, Source, SourceError};
 use crate::handler::stages::{StageRunner, Staged};
 use crate::handler::tap::Tap;
-use crate::llm::dialect::{Dialect, StreamState};
+use crate::llm::dialect::{Dialect, Ending, StreamState};
 use crate::net::deadline::Deadline;
 use crate::net::page::Slice;
 use crate::policy::auth::{DrainCap, OnDisconnect};
@@ -94,6 +94,14 @@ impl Events {
 
     fn hide_cut_end(&mut self) {
         self.cut_end = self.cut_end.map(|_| CutEnd::Hidden);
+    }
+
+    /// Writes the end that a stage has asked for, with what `tap` has counted where the client asked for usage.
+    fn write_ending(&mut self, ending: Ending, tap: &Tap, out: &mut Vec<u8>) {
+        let usage = self.usage_asked.then(|| tap.usage());
+        if let Some(stages) = &mut self.stages {
+            stages.write_ending(ending, usage.as_ref(), out);
+        }
     }
 }
 
@@ -291,8 +299,7 @@ impl Relay<'_, '_> {
                 let mut out = Vec::new();
                 let ending = stages.end(&rest, &mut out);
                 if let Some(ending) = ending {
-                    let usage = events.usage_asked.then(|| self.tap.usage());
-                    stages.write_ending(ending, usage.as_ref(), &mut out);
+                    events.write_ending(ending, self.tap, &mut out);
                 }
                 self.sink.copy(&out);
                 if ending.is_some() {
@@ -403,8 +410,7 @@ impl Relay<'_, '_> {
             && let Some(stages) = &mut events.stages
             && let Some(ending) = stages.release_all(&mut out)
         {
-            let usage = events.usage_asked.then(|| self.tap.usage());
-            stages.write_ending(ending, usage.as_ref(), &mut out);
+            events.write_ending(ending, self.tap, &mut out);
             self.sink.copy(&out);
             return Progress::StageEnded;
         }
@@ -451,8 +457,7 @@ fn look(events: &mut Events, tap: &mut Tap, sink: &mut Sink<'_>, event: &[u8]) -
     let mut out = Vec::new();
     let staged = stages.event(event, &mut out);
     if let Staged::Ended(ending) = staged {
-        let usage = events.usage_asked.then(|| tap.usage());
-        stages.write_ending(ending, usage.as_ref(), &mut out);
+        events.write_ending(ending, tap, &mut out);
     }
     sink.copy(&out);
     match staged {
