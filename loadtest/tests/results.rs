@@ -93,9 +93,9 @@ fn a_figure_is_worse_only_when_its_ranges_part_by_more_than_the_tolerance() {
 fn reports_hold_every_figure_and_escape_what_a_target_said() {
     let rounds = vec![vec![run("base", 5, Some(10.0)), run("o<ther", 7, Some(7.0))]; 3];
     let page = html::of(&rounds).expect("a page");
-    for part in
-        ["<!doctype html>", "CPU per request", "0.700", "better", "o&lt;ther", "1 of 101 failed", "<svg"]
-    {
+    let parts =
+        ["<!doctype html>", "CPU per request", "0.700", "better", "o&lt;ther", "1 of 101 failed", "<svg"];
+    for part in parts.iter().chain(&["3 × status 500: &lt;oops &amp; co&gt;", "<td>300</td>"]) {
         assert!(page.contains(part), "{part}");
     }
     assert!(!page.contains("o<ther") && !page.contains("http://www") && !page.contains("<script"));
@@ -103,6 +103,7 @@ fn reports_hold_every_figure_and_escape_what_a_target_said() {
     assert!(
         lines.contains("s,base,1,,CPU per request,us,10\n") && lines.contains("s,o<ther,3,a,total p99,us,")
     );
+    assert!(lines.contains("s,base,1,a,error: status 500,,1\n"), "{lines}");
     assert!(table::of_run(&rounds[0][0]).contains("status 500: <oops & co>"));
 }
 

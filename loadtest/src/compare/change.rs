@@ -7,7 +7,7 @@
 
 use serde::Deserialize;
 
-use super::ratio::{Better, METRICS, Spread};
+use super::ratio::{Better, METRICS, Spread, ratios};
 use super::{CompareResult, KIND};
 use crate::measure::result::{FORMAT, RunResult};
 
@@ -36,14 +36,6 @@ impl Results {
             return serde_json::from_str(&text).map(Self::Compare).map_err(|error| told(&error));
         }
         serde_json::from_str(&text).map(Self::Run).map_err(|error| told(&error))
-    }
-
-    /// Rounds of runs, whatever the kind.
-    pub fn rounds(self) -> Vec<Vec<RunResult>> {
-        match self {
-            Self::Run(run) => vec![vec![*run]],
-            Self::Compare(compare) => compare.rounds,
-        }
     }
 }
 
@@ -106,12 +98,9 @@ fn all_ratios(compare: &CompareResult) -> Figures {
     let mut figures = Vec::new();
     for (participant, name) in compare.participants.iter().enumerate().skip(1) {
         for (place, metric) in METRICS.iter().enumerate() {
-            let ratio = |round: &Vec<RunResult>| {
-                let (base, value) = ((metric.of)(&round[0])?, (metric.of)(round.get(participant)?)?);
-                (base > 0.0 && value > 0.0).then(|| value / base)
-            };
-            let ratios = compare.rounds.iter().filter_map(ratio).collect();
-            if let Some(spread) = Spread::of(ratios) {
+            let ratios =
+                ratios(&compare.rounds, metric, participant).into_iter().filter(|ratio| *ratio > 0.0);
+            if let Some(spread) = Spread::of(ratios.collect()) {
                 figures.push((name.clone(), place, spread));
             }
         }

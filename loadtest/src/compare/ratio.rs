@@ -3,7 +3,7 @@
 //! A ratio compares two figures of the same round. All rounds on one side of 1 give a verdict; anything else
 //! is "not shown", however far the median lies from 1. Fewer than three rounds never give one.
 
-use crate::measure::result::{LoadResult, RunResult, Summary};
+use crate::measure::result::{LoadResult, ProcessResult, RunResult, Summary};
 
 pub const ROUNDS_MIN: usize = 3;
 
@@ -35,58 +35,53 @@ const fn seen(name: &'static str, of: fn(&RunResult) -> Option<f64>) -> Metric {
 }
 
 /// Every figure that is compared; one that a scenario does not give is left out of its report.
-pub const METRICS: &[Metric] =
-    &[
-        lower("CPU per request", "us", |r| r.process.as_ref()?.cpu_us_per_request),
-        lower("CPU per event", "us", |r| {
-            if is_streaming(r) { r.process.as_ref()?.cpu_us_per_event } else { None }
-        }),
-        lower("user CPU per event", "ns", |r| {
-            if is_streaming(r) { r.process.as_ref()?.user_ns_per_event } else { None }
-        }),
-        higher("events per CPU-second", "1/s", |r| {
-            if is_streaming(r) { r.process.as_ref()?.events_per_cpu_s } else { None }
-        }),
-        lower("memory per open stream", "KB", |r| {
-            if is_streaming(r) { r.process.as_ref()?.rss_kb_per_stream } else { None }
-        }),
-        lower("memory idle", "MB", |r| {
-            Some(r.process.as_ref()?.rss_idle_bytes as f64 / MB).filter(|mb| *mb > 0.0)
-        }),
-        lower("memory loaded", "MB", |r| Some(r.process.as_ref()?.rss_loaded_bytes as f64 / MB)),
-        lower("switches per request", "", |r| r.process.as_ref()?.switches_per_request),
-        higher("answers per second", "1/s", |r| {
-            Some(sum(r, |l| l.requests_per_s)).filter(|rate| *rate > 0.0)
-        }),
-        higher("events per second", "1/s", |r| {
-            if is_streaming(r) { Some(sum(r, |l| l.events_per_s)) } else { None }
-        }),
-        seen("total p50", |r| time(r, |l| &l.total, |s| s.p50_us)),
-        seen("total p99", |r| time(r, |l| &l.total, |s| s.p99_us)),
-        seen("total p99.9", |r| time(r, |l| &l.total, |s| s.p999_us)),
-        seen("TTFT p50", |r| time(r, |l| &l.ttft, |s| s.p50_us)),
-        seen("TTFT p99", |r| time(r, |l| &l.ttft, |s| s.p99_us)),
-        seen("event one way p50", |r| time(r, |l| &l.one_way, |s| s.p50_us)),
-        seen("event one way p99", |r| time(r, |l| &l.one_way, |s| s.p99_us)),
-        // Far above 1: events arrive in clumps, and figures per event are not those of lone events.
-        lower("text events per read", "", |r| {
-            let of = |l: &LoadResult| (l.counts.records, l.counts.reads);
-            let (records, reads) = r
-                .loads
-                .iter()
-                .filter(|load| streams(load))
-                .map(of)
-                .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-            (reads > 0).then(|| records as f64 / reads as f64)
-        }),
-        seen("gap p50", |r| time(r, |l| &l.gap, |s| s.p50_us)),
-        seen("gap p99", |r| time(r, |l| &l.gap, |s| s.p99_us)),
-    ];
+pub const METRICS: &[Metric] = &[
+    lower("CPU per request", "us", |r| r.process.as_ref()?.cpu_us_per_request),
+    lower("CPU per event", "us", |r| streaming(r)?.cpu_us_per_event),
+    lower("user CPU per event", "ns", |r| streaming(r)?.user_ns_per_event),
+    higher("events per CPU-second", "1/s", |r| streaming(r)?.events_per_cpu_s),
+    lower("memory per open stream", "KB", |r| streaming(r)?.rss_kb_per_stream),
+    lower("memory idle", "MB", |r| {
+        Some(r.process.as_ref()?.rss_idle_bytes as f64 / MB).filter(|mb| *mb > 0.0)
+    }),
+    lower("memory loaded", "MB", |r| Some(r.process.as_ref()?.rss_loaded_bytes as f64 / MB)),
+    lower("memory after decay", "MB", |r| Some(r.process.as_ref()?.rss_decayed_bytes? as f64 / MB)),
+    lower("switches per request", "", |r| r.process.as_ref()?.switches_per_request),
+    higher("answers per second", "1/s", |r| Some(sum(r, |l| l.requests_per_s)).filter(|rate| *rate > 0.0)),
+    higher("goodput", "1/s", |r| Some(sum(r, |l| l.good_per_s)).filter(|rate| *rate > 0.0)),
+    higher("events per second", "1/s", |r| is_streaming(r).then(|| sum(r, |l| l.events_per_s))),
+    higher("tokens per second", "1/s", |r| Some(sum(r, |l| l.tokens_per_s)).filter(|rate| *rate > 0.0)),
+    seen("total p50", |r| time(r, |l| &l.total, |s| s.p50_us)),
+    seen("total p99", |r| time(r, |l| &l.total, |s| s.p99_us)),
+    seen("total p99.9", |r| time(r, |l| &l.total, |s| s.p999_us)),
+    seen("TTFT p50", |r| time(r, |l| &l.ttft, |s| s.p50_us)),
+    seen("TTFT p99", |r| time(r, |l| &l.ttft, |s| s.p99_us)),
+    seen("event one way p50", |r| time(r, |l| &l.one_way, |s| s.p50_us)),
+    seen("event one way p99", |r| time(r, |l| &l.one_way, |s| s.p99_us)),
+    // Far above 1: events arrive in clumps, and figures per event are not those of lone events.
+    lower("text events per read", "", |r| {
+        let of = |l: &LoadResult| (l.counts.records, l.counts.reads);
+        let (records, reads) = r
+            .loads
+            .iter()
+            .filter(|load| streams(load))
+            .map(of)
+            .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        (reads > 0).then(|| records as f64 / reads as f64)
+    }),
+    seen("gap p50", |r| time(r, |l| &l.gap, |s| s.p50_us)),
+    seen("gap p99", |r| time(r, |l| &l.gap, |s| s.p99_us)),
+];
 
 const MB: f64 = 1024.0 * 1024.0;
 
 fn is_streaming(result: &RunResult) -> bool {
     result.loads.iter().any(streams)
+}
+
+/// The measured process of a run with streams.
+fn streaming(result: &RunResult) -> Option<&ProcessResult> {
+    result.process.as_ref().filter(|_| is_streaming(result))
 }
 
 fn streams(load: &LoadResult) -> bool {
@@ -180,6 +175,15 @@ pub struct Row {
     pub ratio: Option<(Spread, Verdict)>,
 }
 
+/// A metric of a participant by that of the base, for each round that has both.
+pub fn ratios(rounds: &[Vec<RunResult>], metric: &Metric, participant: usize) -> Vec<f64> {
+    let ratio = |round: &Vec<RunResult>| {
+        let (base, value) = ((metric.of)(round.first()?)?, (metric.of)(round.get(participant)?)?);
+        (base > 0.0).then(|| value / base)
+    };
+    rounds.iter().filter_map(ratio).collect()
+}
+
 /// Rows of every metric that the rounds have, participants in order.
 pub fn rows(rounds: &[Vec<RunResult>]) -> Vec<Row> {
     let participants = rounds.first().map_or(0, Vec::len);
@@ -189,11 +193,7 @@ pub fn rows(rounds: &[Vec<RunResult>]) -> Vec<Row> {
         for participant in 0..participants {
             let own: Vec<f64> = rounds.iter().filter_map(|round| (metric.of)(&round[participant])).collect();
             let Some(own) = Spread::of(own) else { continue };
-            let ratio = |round: &Vec<RunResult>| {
-                let (base, value) = ((metric.of)(&round[0])?, (metric.of)(&round[participant])?);
-                (base > 0.0).then(|| value / base)
-            };
-            let ratios: Vec<f64> = rounds.iter().filter_map(ratio).collect();
+            let ratios = ratios(rounds, metric, participant);
             let count = ratios.len();
             let ratio = Spread::of(ratios).filter(|_| participant > 0);
             let ratio = ratio.map(|ratios| (ratios, Verdict::of(&ratios, count, metric.better)));

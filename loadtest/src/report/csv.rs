@@ -43,6 +43,9 @@ fn of_run(result: &RunResult, start: &str, out: &mut String) {
         for (figure, value) in rows {
             let _ = writeln!(out, "{start},{name},{figure},,{value}");
         }
+        for (class, error) in &load.errors {
+            let _ = writeln!(out, "{start},{name},{},,{}", field(&format!("error: {class}")), error.count);
+        }
         let times =
             [("total", &load.total), ("ttft", &load.ttft), ("gap", &load.gap), ("one way", &load.one_way)];
         for (figure, summary) in times.iter().filter(|(_, summary)| summary.count > 0) {

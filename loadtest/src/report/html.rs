@@ -1,11 +1,13 @@
 //! One self-contained HTML page: what was asked, the figures, the charts. No script, no file beside it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::compare::added;
 use crate::compare::ratio::{Spread, Verdict, digits, rows};
-use crate::measure::recorder::{Times, times};
+use crate::measure::recorder::{Counts, Times, times};
 use crate::measure::result::{LoadResult, RunResult, Summary};
+use crate::record::Faults;
 use crate::report::chart::{Chart, Scale, Series, escape};
 
 const STYLE: &str = "
@@ -36,12 +38,13 @@ pub fn of(rounds: &[Vec<RunResult>]) -> Result<String, String> {
     }
     memory_chart(rounds, &names, &mut out);
     percentiles(rounds, &names, &mut out)?;
+    outcomes(rounds, &names, &mut out);
     let _ = write!(
         out,
         "<h2>How it was run</h2>\n<p><code>{}</code></p>\n<p class=\"soft\">Figures are defined in the README of \
          tollgate-load. CPU is the run time of all threads of the measured processes; a ratio compares figures of the \
          same round; a verdict is given only where all rounds (three at least) lie on one side of 1. Of several \
-         loads the worst one's times stand in the first table; each load's own are in the last.</p>\n</html>\n",
+         loads the worst one's times stand in the first table; each load's own are in the tables at the end.</p>\n</html>\n",
         escape(&first.command)
     );
     Ok(out)
@@ -310,4 +313,41 @@ fn percentiles(rounds: &[Vec<RunResult>], names: &[String], out: &mut String) ->
     }
     out.push_str("</table></div>\n");
     Ok(())
+}
+
+/// What became of the requests of each load and target, over all rounds.
+fn outcomes(rounds: &[Vec<RunResult>], names: &[String], out: &mut String) {
+    out.push_str(
+        "<h2>Answers of all rounds</h2>\n<div class=\"scroll\"><table><tr><th>load</th><th class=\"name\">target</th>\
+         <th>completed</th><th>within the SLO</th><th>failed</th><th>unfinished</th><th>integrity faults</th>\
+         <th class=\"name\">errors</th></tr>\n",
+    );
+    for (place, load) in rounds[0][0].loads.iter().enumerate() {
+        for (participant, name) in names.iter().enumerate() {
+            let (mut counts, mut faults) = (Counts::default(), Faults::default());
+            let mut errors: BTreeMap<&str, (u64, &str)> = BTreeMap::new();
+            for load in rounds.iter().filter_map(|round| round.get(participant)?.loads.get(place)) {
+                counts.add(&load.counts);
+                faults.add(&load.faults);
+                for (class, error) in &load.errors {
+                    errors.entry(class).or_insert((0, &error.example)).0 += error.count;
+                }
+            }
+            let error = |(class, (count, example)): (&&str, &(u64, &str))| {
+                format!("{count} × {}: {}", escape(class), escape(example))
+            };
+            let errors: Vec<_> = errors.iter().map(error).collect();
+            let Counts { completed, good, failed, unfinished, .. } = counts;
+            let _ = writeln!(
+                out,
+                "<tr><td>{}</td><td class=\"name\">{}</td><td>{completed}</td><td>{good}</td><td>{failed}</td>\
+                 <td>{unfinished}</td><td>{}</td><td class=\"name\">{}</td></tr>",
+                escape(&load.name),
+                escape(name),
+                faults.total(),
+                errors.join("<br>")
+            );
+        }
+    }
+    out.push_str("</table></div>\n");
 }

@@ -99,7 +99,7 @@ pub fn of_changes(changes: &[Change]) -> String {
 
 fn of_load(load: &LoadResult, out: &mut String) {
     let counts = load.counts;
-    let LoadResult { name, shape, requests_per_s, events_per_s, good_per_s, .. } = load;
+    let LoadResult { name, shape, requests_per_s, events_per_s, good_per_s, tokens_per_s, .. } = load;
     let loop_kind = if load.is_open_loop { "open loop" } else { "CLOSED LOOP" };
     let _ = writeln!(out, "{name} ({shape}, {loop_kind})");
     let _ = writeln!(
@@ -110,7 +110,7 @@ fn of_load(load: &LoadResult, out: &mut String) {
     let per_read = if counts.reads > 0 { counts.records as f64 / counts.reads as f64 } else { 0.0 };
     let _ = writeln!(
         out,
-        "  events      {} ({events_per_s:.0}/s), {per_read:.2} text events per read",
+        "  events      {} ({events_per_s:.0}/s), {tokens_per_s:.0} tokens/s, {per_read:.2} text events per read",
         counts.events
     );
     let faults = load.faults;
@@ -152,14 +152,22 @@ fn of_process(process: &ProcessResult, out: &mut String) {
     );
     let _ = writeln!(
         out,
-        "memory      idle {:.1} MB, loaded {:.1} MB, most {:.1} MB{}{} at {} open{}",
+        "memory      idle {:.1} MB, loaded {:.1} MB, most {:.1} MB{}{} at {} open",
         mb(process.rss_idle_bytes),
         mb(process.rss_loaded_bytes),
         mb(process.rss_max_bytes),
         optional(", after decay MB", process.rss_decayed_bytes.map(mb)),
         optional(", KB/stream", process.rss_kb_per_stream),
         process.open_streams,
-        optional("; switches/request", process.switches_per_request),
+    );
+    let _ = writeln!(
+        out,
+        "switches    {} gave the core up, {} lost it{}{}; {} calls of read and write",
+        process.spent.switches_voluntary,
+        process.spent.switches_forced,
+        optional(", per request", process.switches_per_request),
+        optional(", per event", process.switches_per_event),
+        process.spent.read_write_calls,
     );
 }
 
