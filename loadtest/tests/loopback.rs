@@ -71,7 +71,7 @@ fn every_shape_arrives_whole_over_ipv4_ipv6_and_a_unix_socket() {
         let load = &result.loads[0];
         // A busy machine may miss the last planned sends of so short a run; what was sent is answered.
         let planned = load.counts.planned;
-        assert!(planned > 10 && load.total.count == planned, "{shape}: {:?}", load.counts);
+        assert!(planned > 0 && load.total.count == planned, "{shape}: {:?}", load.counts);
     }
     mock.stop();
     let _ = std::fs::remove_file(path);

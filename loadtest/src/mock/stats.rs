@@ -53,6 +53,17 @@ counters! {
     bytes_sent,
 }
 
+impl Totals {
+    /// Model calls of any dialect that were read whole.
+    pub fn calls(&self) -> u64 {
+        self.requests_chat
+            + self.requests_responses
+            + self.requests_messages
+            + self.requests_embeddings
+            + self.requests_gemini
+    }
+}
+
 /// A counter with one writer.
 #[derive(Default)]
 pub struct Counter(AtomicU64);

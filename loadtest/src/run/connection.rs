@@ -8,6 +8,9 @@ use crate::run::exchange::{Exchange, Failure, Next};
 use crate::scenario::Slo;
 use crate::wire::http1::{Item, Reader, ResponseHead};
 
+/// The class of requests that met a connection at its end.
+pub const CLOSED_ON_REUSE: &str = "closed on reuse";
+
 pub struct Connection {
     pub stream: Stream,
     /// Which load of the scenario it serves.
@@ -121,12 +124,27 @@ impl Connection {
         match outcome {
             Ok(()) => exchange.on_end(now_ns, slo, recorder),
             Err(reason) => {
-                // A server may close an idle connection in the very moment of its reuse.
-                let was_reused = self.uses > 0 && !exchange.has_answer();
-                let class = if was_reused { "closed on reuse" } else { "closed by the target" };
+                let class = if self.is_reused(&exchange) { CLOSED_ON_REUSE } else { "closed by the target" };
                 exchange.on_failure(now_ns, Failure::new(class, reason), recorder);
             }
         }
+    }
+
+    /// The socket gave an error.
+    pub fn broke(&mut self, now_ns: u64, error: &io::Error, recorder: &mut Recorder) {
+        let Some(exchange) = self.exchange.take() else { return };
+        let class = match self.uses {
+            _ if self.is_reused(&exchange) => CLOSED_ON_REUSE.to_owned(),
+            0 => format!("broken before the first answer: {}", error.kind()),
+            _ => format!("broken: {}", error.kind()),
+        };
+        exchange.on_failure(now_ns, Failure::new(class, error.to_string()), recorder);
+    }
+
+    /// A server may close an idle connection in the very moment of its reuse; a request that came too late
+    /// makes it a reset.
+    fn is_reused(&self, exchange: &Exchange) -> bool {
+        self.uses > 0 && !exchange.has_answer()
     }
 
     /// Settles the exchange under way as failed.

@@ -1,8 +1,9 @@
 //! Runs a plan: starts the threads, watches the clock, samples the measured process, adds up.
 
-use std::io::{IsTerminal, Read as _, Write as _};
+use std::io::{self, IsTerminal, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::dialect::{Dialect, Mode};
@@ -13,6 +14,7 @@ use crate::measure::result::{
 use crate::mock::stats::Totals;
 use crate::net::clock::{NS_PER_MS, NS_PER_S, now_ns, unix_s, utc};
 use crate::net::process::{self, Sample};
+use crate::net::stream::Address;
 use crate::net::thread;
 use crate::run::target::Target;
 use crate::run::worker::{Done, Live, Plan, Worker};
@@ -123,7 +125,6 @@ fn plan(scenario: &Scenario, options: &Options) -> Result<Arc<Plan>, String> {
         begin_ns,
         window: Window { start_ns, end_ns },
         live: (0..threads).map(|_| Live::default()).collect(),
-        stop: AtomicBool::new(false),
     }))
 }
 
@@ -356,7 +357,8 @@ fn judge(result: &RunResult, scenario: &Scenario) -> Vec<String> {
                 counts.failed, pass.errors_share_max
             ));
         }
-        if counts.completed + counts.events + counts.left + counts.failed == 0 {
+        // Answers of planned requests count even if they came behind the window.
+        if counts.completed + counts.events + counts.left + counts.failed + load.total.count == 0 {
             failures.push(format!("{name}: nothing came back from {}", result.target));
         }
         let limits = [
@@ -380,15 +382,8 @@ fn judge(result: &RunResult, scenario: &Scenario) -> Vec<String> {
 
 /// Is anyone there? Otherwise a whole run would say the same many times.
 fn probe(target: &Target) -> Result<(), String> {
-    use std::net::TcpStream;
-    use std::os::unix::net::UnixStream;
-
-    use crate::net::stream::Address;
-    let outcome = match &target.address {
-        Address::Ip(ip) => TcpStream::connect_timeout(ip, Duration::from_secs(3)).map(drop),
-        Address::Unix(path) => UnixStream::connect(path).map(drop),
-    };
-    outcome.map_err(|error| format!("target {}: cannot connect to {}: {error}", target.url, target.address))
+    let told = |error| format!("target {}: cannot connect to {}: {error}", target.url, target.address);
+    dial(target).map(drop).map_err(told)
 }
 
 /// What the mock at `target` has sent so far.
@@ -399,29 +394,33 @@ pub fn totals(target: &Target) -> Result<Totals, String> {
 }
 
 /// A small GET outside of the load, blocking.
-pub fn get(target: &Target, path: &str) -> Result<Vec<u8>, String> {
-    use std::net::TcpStream;
-    use std::os::unix::net::UnixStream;
-
-    use crate::net::stream::Address;
-    const LIMIT: Duration = Duration::from_secs(5);
-    let told = |error: std::io::Error| error.to_string();
+fn get(target: &Target, path: &str) -> Result<Vec<u8>, String> {
+    let told = |error: io::Error| error.to_string();
     let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", target.host);
+    let mut socket = dial(target).map_err(told)?;
     let mut answer = Vec::new();
-    match &target.address {
-        Address::Ip(ip) => {
-            let mut socket = TcpStream::connect_timeout(ip, LIMIT).map_err(told)?;
-            socket.set_read_timeout(Some(LIMIT)).map_err(told)?;
-            socket.write_all(request.as_bytes()).map_err(told)?;
-            socket.read_to_end(&mut answer).map_err(told)?;
-        }
-        Address::Unix(path) => {
-            let mut socket = UnixStream::connect(path).map_err(told)?;
-            socket.set_read_timeout(Some(LIMIT)).map_err(told)?;
-            socket.write_all(request.as_bytes()).map_err(told)?;
-            socket.read_to_end(&mut answer).map_err(told)?;
-        }
-    }
+    socket.write_all(request.as_bytes()).map_err(told)?;
+    socket.read_to_end(&mut answer).map_err(told)?;
     let head = memchr::memmem::find(&answer, b"\r\n\r\n").ok_or("no HTTP answer")?;
     Ok(answer.split_off(head + 4))
+}
+
+trait Socket: Read + Write {}
+impl<S: Read + Write> Socket for S {}
+
+/// A blocking connection, without TLS.
+fn dial(target: &Target) -> io::Result<Box<dyn Socket>> {
+    const LIMIT: Duration = Duration::from_secs(5);
+    match &target.address {
+        Address::Ip(ip) => {
+            let socket = TcpStream::connect_timeout(ip, LIMIT)?;
+            socket.set_read_timeout(Some(LIMIT))?;
+            Ok(Box::new(socket))
+        }
+        Address::Unix(path) => {
+            let socket = UnixStream::connect(path)?;
+            socket.set_read_timeout(Some(LIMIT))?;
+            Ok(Box::new(socket))
+        }
+    }
 }

@@ -23,6 +23,7 @@ use crate::net::http2::{
     CONNECTION, CONNECTION_WINDOW, Io, SLOW_READER_WINDOW, STREAM_WINDOW, Socket, Wakers,
 };
 use crate::net::stream::Stream;
+use crate::run::connection::CLOSED_ON_REUSE;
 use crate::run::exchange::{Exchange, Failure, Next};
 use crate::scenario::Slo;
 use crate::wire::http1::{Content, ResponseHead};
@@ -196,7 +197,7 @@ impl Http2 {
                 Poll::Ready(Err(error)) => {
                     for (exchange, ..) in self.queue.drain(..) {
                         outcome.freed += 1;
-                        let failure = Failure::new("closed on reuse", error.to_string());
+                        let failure = Failure::new(CLOSED_ON_REUSE, error.to_string());
                         exchange.on_failure(now_ns(), failure, recorder);
                     }
                     return;
@@ -369,6 +370,5 @@ fn head(parts: &http::response::Parts) -> ResponseHead {
         content: field("content-type").map_or(Content::default(), Content::of),
         gzip: field("content-encoding").is_some_and(|value| value.eq_ignore_ascii_case(b"gzip")),
         close: false,
-        retry_after_s: field("retry-after").and_then(|v| std::str::from_utf8(v).ok()?.parse().ok()),
     }
 }

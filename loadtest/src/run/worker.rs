@@ -9,7 +9,6 @@ mod lanes;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::measure::recorder::{Recorder, Window, record};
 use crate::mock::stats::Counter;
@@ -41,8 +40,6 @@ pub struct Plan {
     pub window: Window,
     /// One per thread, for the progress line.
     pub live: Vec<Live>,
-    /// Set when the run shall end before its time.
-    pub stop: std::sync::atomic::AtomicBool,
 }
 
 #[derive(Default)]
@@ -172,7 +169,7 @@ impl Worker {
                 self.leave_held();
             }
             let is_done = self.is_stopping && self.loads.iter().all(LoadState::is_quiet);
-            if is_done || now >= drain_until || self.plan.stop.load(Ordering::Relaxed) {
+            if is_done || now >= drain_until {
                 break;
             }
             self.send_planned(now);
@@ -390,9 +387,7 @@ impl Worker {
 
     fn broke(&mut self, place: usize, error: &io::Error) {
         let Some(connection) = self.connections[place].as_mut() else { return };
-        let class = if connection.uses > 0 { "broken" } else { "broken before the first answer" };
-        let failure = Failure::new(format!("{class}: {}", error.kind()), error.to_string());
-        connection.fail(now_ns(), failure, &mut self.loads[connection.load].recorder);
+        connection.broke(now_ns(), error, &mut self.loads[connection.load].recorder);
         self.close(place);
     }
 

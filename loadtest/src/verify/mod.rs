@@ -43,6 +43,13 @@ pub struct Plan {
     pub only: String,
 }
 
+impl Plan {
+    /// The shape of properties that need one stream shape.
+    fn stream_shape(&self) -> Shape {
+        self.shapes.first().copied().unwrap_or(Shape::ChatStream)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {

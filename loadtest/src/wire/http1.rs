@@ -17,7 +17,6 @@ pub struct ResponseHead {
     pub content: Content,
     pub gzip: bool,
     pub close: bool,
-    pub retry_after_s: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -181,8 +180,6 @@ impl Head for ResponseHead {
                 head.gzip = field.value.eq_ignore_ascii_case(b"gzip");
             } else if is("connection") {
                 head.close = contains_token(field.value, b"close");
-            } else if is("retry-after") {
-                head.retry_after_s = std::str::from_utf8(field.value).ok().and_then(|v| v.parse().ok());
             }
         }
         let body = match framing {
