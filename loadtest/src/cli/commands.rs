@@ -3,9 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::PemObject;
-
 use super::{
     CompareArgs, EXIT_FAILED, EXIT_SATURATED, LoadArgs, MergeArgs, MockArgs, OutputArgs, ReportArgs, RunArgs,
     VerifyArgs,
@@ -16,7 +13,7 @@ use crate::measure::merge as merge_results;
 use crate::measure::result::{CPU_SHARE_MAX, LAG_P99_US_MAX, RunResult};
 use crate::mock;
 use crate::mock::script::Script;
-use crate::net::stream::certificates;
+use crate::net::stream::server_tls;
 use crate::net::thread;
 use crate::report::{csv, html, table};
 use crate::run::target::{Target, Trust};
@@ -38,7 +35,7 @@ pub fn mock(args: &MockArgs) -> Result<u8, String> {
         faults.push((fault.parse()?, probability));
     }
     let tls = match (&args.tls_cert, &args.tls_key) {
-        (Some(chain), Some(key)) => Some(server_tls(chain, key)?),
+        (Some(chain), Some(key)) => Some(Arc::new(server_tls(chain, key)?)),
         _ => None,
     };
     let cores = args.cores.clone();
@@ -48,16 +45,6 @@ pub fn mock(args: &MockArgs) -> Result<u8, String> {
     }
     mock.join();
     Ok(EXIT_FAILED)
-}
-
-fn server_tls(chain: &Path, key: &Path) -> Result<Arc<rustls::ServerConfig>, String> {
-    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| format!("{}: {error}", key.display()))?;
-    let mut config = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(certificates(chain)?, secret)
-        .map_err(|error| format!("{}: {error}", chain.display()))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
 }
 
 pub fn run(args: &RunArgs) -> Result<u8, String> {

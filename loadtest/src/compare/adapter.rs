@@ -7,10 +7,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::PemObject;
-
-use crate::net::stream::certificates;
+use crate::net::stream::server_tls;
 use crate::scenario::Http;
 
 pub struct Adapter {
@@ -199,14 +196,7 @@ fn openssl(mut command: Command) -> Result<(), String> {
 
 impl Certificate {
     pub fn server(&self) -> Result<rustls::ServerConfig, String> {
-        let told = |error: &dyn std::fmt::Display| format!("{}: {error}", self.key.display());
-        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| told(&error))?;
-        let mut config = rustls::ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(certificates(&self.chain)?, key)
-            .map_err(|error| told(&error))?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(config)
+        server_tls(&self.chain, &self.key)
     }
 }
 

@@ -80,16 +80,6 @@ impl Frame {
 }
 
 impl Dialect {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Chat => "chat",
-            Self::Responses => "responses",
-            Self::Messages => "messages",
-            Self::Embeddings => "embeddings",
-            Self::Gemini => "gemini",
-        }
-    }
-
     pub const ALL: [Self; 5] = [Self::Chat, Self::Responses, Self::Messages, Self::Embeddings, Self::Gemini];
 
     /// The dialect spoken under `path`, whatever stands before the known end of it.

@@ -7,18 +7,19 @@
 //! Absent: name resolution (an address is given), certificates from the system store (a CA file is given or
 //! nothing is verified: this is a measuring tool on loopback), client certificates.
 
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with,
     sockopt,
 };
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// Connections that may wait in a listener's queue; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 16_384;
@@ -275,15 +276,22 @@ impl AsFd for Listener {
 }
 
 /// Reads the certificates of a PEM file.
-pub fn certificates(
-    path: &std::path::Path,
-) -> Result<Vec<rustls::pki_types::CertificateDer<'static>>, String> {
-    use rustls::pki_types::pem::PemObject;
-    let file = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let found: Result<Vec<_>, _> = rustls::pki_types::CertificateDer::pem_reader_iter(file).collect();
-    match found {
-        Ok(list) if list.is_empty() => Err(format!("{}: no certificate in it", path.display())),
-        Ok(list) => Ok(list),
-        Err(error) => Err(format!("{}: {error}", path.display())),
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let told = |error| format!("{}: {error}", path.display());
+    let found = CertificateDer::pem_file_iter(path).map_err(told)?.collect::<Result<Vec<_>, _>>();
+    match found.map_err(told)? {
+        list if list.is_empty() => Err(format!("{}: no certificate in it", path.display())),
+        list => Ok(list),
     }
+}
+
+/// What a server shows: the PEM files of its certificate chain and its key. It agrees to both versions of HTTP.
+pub fn server_tls(chain: &Path, key: &Path) -> Result<rustls::ServerConfig, String> {
+    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| format!("{}: {error}", key.display()))?;
+    let mut config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(certificates(chain)?, secret)
+        .map_err(|error| format!("{}: {error}", chain.display()))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
 }

@@ -24,12 +24,9 @@ pub fn sharpen_timers() {
     let _ = set_current_timer_slack(NonZeroU64::new(1));
 }
 
-/// Raises the soft limit of open files to the hard one; returns what is allowed then.
-pub fn raise_file_limit() -> u64 {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum.unwrap_or(u64::MAX),
-        Err(_) => limit.current.unwrap_or(u64::MAX),
-    }
+/// Raises the soft limit of open files to the hard one.
+pub fn raise_file_limit() {
+    let most = getrlimit(Resource::Nofile).maximum;
+    // Failure only lowers how many connections can be open, which then tell so.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
 }
