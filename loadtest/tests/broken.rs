@@ -29,6 +29,8 @@ enum Flaw {
     TakesEverything,
     /// Asks upstream twice.
     AsksTwice,
+    /// Ends its streams when it is told to reload, which the file `reload_mark` does.
+    CutsOnReload,
 }
 
 /// Starts a proxy on a thread per connection, for as long as the test runs.
@@ -83,6 +85,10 @@ fn relay(mut client: TcpStream, upstream: SocketAddr, flaw: Flaw) -> std::io::Re
     Ok(())
 }
 
+fn reload_mark() -> std::path::PathBuf {
+    std::env::temp_dir().join(format!("tollgate-load-reload-{}", std::process::id()))
+}
+
 /// Ends the upstream connection when the client has left.
 fn watch(client: &TcpStream, server: &TcpStream) {
     let _ = client.peek(&mut [0]);
@@ -95,7 +101,7 @@ fn answer(client: &mut TcpStream, server: &mut TcpStream, flaw: Flaw) -> std::io
     let mut queue = (flaw == Flaw::TakesEverything).then(|| writer(client.try_clone())).transpose()?;
     loop {
         let size = server.read(&mut buffer)?;
-        if size == 0 {
+        if size == 0 || (flaw == Flaw::CutsOnReload && is_stream && reload_mark().exists()) {
             return Ok(());
         }
         let mut rest = &buffer[..size];
@@ -184,12 +190,13 @@ fn failed(flaw: Flaw, only: &str) -> Vec<(&'static str, String)> {
         // Threads that share a test's cores say nothing about fairness.
         runaway_factor: 1000.0,
         runaway_p99_ms: 5000.0,
-        reload: None,
+        reload: Some(format!("touch {}", reload_mark().display())),
         restart: None,
         only: only.to_owned(),
     };
     let findings = verify(&plan, |_| {}).expect("the proxy runs");
     mock.stop();
+    let _ = std::fs::remove_file(reload_mark());
     std::thread::sleep(Duration::from_millis(50));
     let is_failed = |finding: &tollgate_load::verify::Finding| finding.status == Status::Fail;
     findings.into_iter().filter(is_failed).map(|finding| (finding.property, finding.evidence)).collect()
@@ -209,6 +216,7 @@ fn each_flaw_fails_its_property() {
         (Flaw::LeaksOnDisconnect, "a client that leaves frees the upstream", "not within"),
         (Flaw::TakesEverything, "slow readers do not grow memory", "on the way"),
         (Flaw::AsksTwice, "one call upstream per request", "calls upstream"),
+        (Flaw::CutsOnReload, "reload and restart under load lose nothing", "closed by the target"),
     ];
     for (flaw, property, word) in rows {
         let failed = failed(flaw, property);

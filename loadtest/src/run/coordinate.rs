@@ -261,13 +261,12 @@ fn add_up(result: &mut RunResult, scenario: &Scenario, done: Vec<Done>) {
     let (mut requests, mut events) = (0, 0);
     for (load, mut recorder) in scenario.load.iter().zip(sums.into_iter().flatten()) {
         recorder.close();
-        let shape = serde_json::to_value(load.shape).ok();
-        let shape = shape.as_ref().and_then(serde_json::Value::as_str).unwrap_or("").to_owned();
         let is_open_loop = !matches!(load.rate, Rate::Closed { .. });
         lag.add(&recorder.lag).expect("histograms of equal bounds can be added");
         requests += recorder.counts.completed;
         events += recorder.counts.events;
-        let one = LoadResult::of(&load.name, &shape, is_open_loop, &recorder, scenario.duration_s);
+        let one =
+            LoadResult::of(&load.name, &load.shape.name(), is_open_loop, &recorder, scenario.duration_s);
         result.loads.push(one);
     }
     let lag_p99_us = lag.value_at_quantile(0.99) as f64 / 1000.0;

@@ -24,6 +24,12 @@ pub enum Shape {
 }
 
 impl Shape {
+    /// As scenario files call it.
+    pub fn name(self) -> String {
+        let name = serde_json::to_value(self).ok();
+        name.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
+    }
+
     pub fn parts(self) -> (Dialect, Mode) {
         match self {
             Self::Chat => (Dialect::Chat, Mode::Whole),

@@ -125,12 +125,12 @@ impl Trial<'_> {
     /// The scenario as a file would state it; everything counts from the first send.
     fn scenario(&self, plan: &Plan) -> Result<Scenario, String> {
         let Self { rate, answer, more, duration_s, .. } = self;
+        let shape = self.shape.name();
         let text = format!(
             "question = 'verify'\npasses_when = ''\nwarmup_s = 0\nduration_s = {duration_s}\ntimeout_s = 30\n\
-             drain_s = 30\n[[load]]\nname = 'verify'\nshape = 'chat'\nrate = {rate}\nanswer = {answer}\n{more}\n"
+             drain_s = 30\n[[load]]\nname = 'verify'\nshape = '{shape}'\nrate = {rate}\nanswer = {answer}\n{more}\n"
         );
         let mut scenario = Scenario::parse(&text)?;
-        scenario.load[0].shape = self.shape;
         scenario.http = plan.http;
         if let Some(model) = &plan.model {
             scenario.load.iter_mut().for_each(|load| load.model.clone_from(model));

@@ -172,8 +172,9 @@ pub fn slow_readers(plan: &Plan, mock: &Target) -> Result<Found, String> {
     Ok(found(holds, evidence))
 }
 
-/// Reloads and restarts under load lose no stream. A request that meets its connection's end may be asked again,
-/// if the provider was not asked yet.
+/// Reloads and restarts under load lose nothing: streams that are open end whole, and newcomers, each on a
+/// connection of its own, are served throughout. A request that meets its connection's end may be asked again, if
+/// the provider was not asked yet.
 pub fn reload(plan: &Plan, mock: &Target) -> Result<Found, String> {
     let commands: Vec<(&str, &String, u32)> = [("reload", &plan.reload, 10), ("restart", &plan.restart, 2)]
         .into_iter()
@@ -184,38 +185,53 @@ pub fn reload(plan: &Plan, mock: &Target) -> Result<Found, String> {
     }
     let (mut holds, mut evidence) = (true, Vec::new());
     for (name, command, times) in commands {
-        let trial = Trial {
-            shape: plan.stream_shape(),
-            rate: "{ kind = 'closed', clients = 200 }",
-            answer: "{ events = 50, gap_ms = 20 }",
-            more: "",
-            duration_s: 4.0,
-        };
         let before = totals(mock)?;
-        let is_over = AtomicBool::new(false);
-        let (result, done) = std::thread::scope(|scope| {
-            let caller = scope.spawn(|| call(command, times, &is_over));
-            let result = trial.run_unmeasured(plan);
-            is_over.store(true, Ordering::Relaxed);
-            (result, caller.join().unwrap_or_else(|_| Err("the caller panicked".to_owned())))
-        });
-        let (result, done) = (result?, done?);
-        let counts = result.loads[0].counts;
-        let reused = result.loads[0].errors.get(CLOSED_ON_REUSE).map_or(0, |error| error.count);
-        let faults = result.loads[0].faults.total();
+        let (result, done) = beside(plan, command, times)?;
         let asked = totals(mock)?.since(&before).calls();
-        holds &= counts.failed == reused && asked + reused <= counts.sent;
-        holds &= faults == 0 && done == times && counts.completed > 0;
-        let problems = problems(&result);
+        let [streams, newcomers] = [&result.loads[0], &result.loads[1]];
+        let reused = streams.errors.get(CLOSED_ON_REUSE).map_or(0, |error| error.count);
+        let faults = streams.faults.total() + newcomers.faults.total();
+        let sent = streams.counts.sent + newcomers.counts.sent;
+        let is_kept = streams.counts.failed == reused && newcomers.counts.failed == 0 && faults == 0;
+        let has_all = done == times && streams.counts.completed > 0 && newcomers.counts.left > 0;
+        holds &= is_kept && has_all && asked + reused <= sent;
+        let errors = result.loads.iter().flat_map(|load| &load.errors);
+        let errors = errors.map(|(class, error)| format!(", {} {class}", error.count));
         evidence.push(format!(
-            "{done} x {name} beside 200 streams: {} whole answers, {} failed ({reused} closed on reuse), {faults} faults; \
-             {} sent, {asked} calls upstream {problems}",
-            counts.completed,
-            counts.failed,
-            counts.sent
+            "{done} x {name} beside 200 streams: {} whole answers, {} failed, {} of {} newcomers failed{}; \
+             {faults} faults; {sent} sent, {asked} calls upstream",
+            streams.counts.completed,
+            streams.counts.failed,
+            newcomers.counts.failed,
+            newcomers.counts.planned,
+            errors.collect::<String>(),
         ));
     }
     Ok(found(holds, evidence.join("; ")))
+}
+
+/// Runs streams and newcomers while `command` is called so many times; gives how often it was.
+fn beside(plan: &Plan, command: &str, times: u32) -> Result<(RunResult, u32), String> {
+    let more = format!(
+        "[[load]]\nname = 'newcomers'\nshape = '{}'\nrate = {{ kind = 'constant', per_s = 100 }}\nconnections = 1000\n\
+         answer = {{ events = 1000000, gap_ms = 20 }}\nleave_after_events = 1",
+        plan.stream_shape().name()
+    );
+    let trial = Trial {
+        shape: plan.stream_shape(),
+        rate: "{ kind = 'closed', clients = 200 }",
+        answer: "{ events = 50, gap_ms = 20 }",
+        more: &more,
+        duration_s: 4.0,
+    };
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let caller = scope.spawn(|| call(command, times, &is_over));
+        let result = trial.run_unmeasured(plan);
+        is_over.store(true, Ordering::Relaxed);
+        let done = caller.join().unwrap_or_else(|_| Err("the caller panicked".to_owned()));
+        Ok((result?, done?))
+    })
 }
 
 fn call(command: &str, times: u32, is_over: &AtomicBool) -> Result<u32, String> {
