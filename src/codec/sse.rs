@@ -77,6 +77,16 @@ impl Framer {
     }
 }
 
+/// Whether `bytes`, the first of a body, begin as a stream of events does: with a comment or a field, which may be
+/// cut off. What is JSON never does.
+pub fn begins_as_events(bytes: &[u8]) -> bool {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let Some(start) = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')) else { return false };
+    let line = &bytes[start..];
+    let begins = |field: &[u8]| line.starts_with(field) || field.starts_with(line);
+    line[0] == b':' || [&b"data:"[..], b"event:", b"id:", b"retry:"].into_iter().any(begins)
+}
+
 /// One event, read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event<'a> {

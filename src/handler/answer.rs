@@ -1,6 +1,7 @@
 //! From a target's answer to the client: the head with its rule, then the relay; the commit point is here.
 //!
-//! An event stream is relayed by events, everything else as bytes. With event stages a whole answer is
+//! An event stream is relayed by events, everything else as bytes; where its label leaves that open, its first
+//! payload decides, before the head goes out. With event stages a whole answer is
 //! collected and looked at as one event before its head goes out, since its length may change. Compressed
 //! answers are never asked for where an answer is read. One that comes all the same goes on as it is and is
 //! metered; where a stage has to see its text it is refused, as is a whole answer that is no JSON: nothing
@@ -9,7 +10,7 @@
 use crate::base::clock::{self, Instant};
 use crate::base::error::{Error, Kind as ErrorKind};
 use crate::codec::http1::ResponseFraming;
-use crate::codec::json;
+use crate::codec::{json, sse};
 use crate::handler::attempt::{Answered, Attempted};
 use crate::handler::fields::answer_field_goes_on;
 use crate::handler::llm::{After, Call, NOT_FOUND, Stop, client};
@@ -96,7 +97,11 @@ pub async fn relay(
     upcoming: &mut Upcoming,
 ) -> Result<After, Stop> {
     let mut sink = Sink::Http1(Http1Sink::new(downstream, client(call, downstream)));
-    let (kind, mut tap) = kind_of(&head, upcoming.expected, call)?;
+    let shape = match labelled(&head, upcoming.expected, call) {
+        Some(shape) => shape,
+        None => Box::pin(shape_of_first(call, upcoming)).await?,
+    };
+    let (kind, mut tap) = kind_of(&head, shape, upcoming.expected, call)?;
     let body = match kind {
         Kind::Events(events) => Body::Events(events),
         Kind::Bytes => Body::Bytes,
@@ -190,14 +195,7 @@ async fn collect(
     let mut whole = Vec::new();
     let timer = Deadline::unset();
     loop {
-        timer.set_at((clock::now() + limits.idle_timeout).min(limits.total_deadline));
-        let next = match race(timer.bound(source.next()), watch.as_mut()).await {
-            First::Two(()) => return Err(Stop::ClientLeft),
-            First::One(Err(_)) if clock::now() >= limits.total_deadline => Err(SourceError::TotalTimeout),
-            First::One(Err(_)) => Err(SourceError::IdleTimeout),
-            First::One(Ok(next)) => next,
-        };
-        match next.map_err(|error| Stop::Error(error.for_client()))? {
+        match next_within(source, limits, &timer, watch.as_mut()).await? {
             Next::End => break,
             Next::Data(slice) if whole.len() + slice.len() > bytes_max => {
                 drop(slice);
@@ -211,6 +209,35 @@ async fn collect(
     }
     tap.end();
     Ok(whole)
+}
+
+/// The next payload before the commit point: what goes wrong until then is told as an error.
+async fn next_within(
+    source: &mut Source,
+    limits: &Limits,
+    timer: &Deadline,
+    watch: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Next, Stop> {
+    timer.set_at((clock::now() + limits.idle_timeout).min(limits.total_deadline));
+    let next = match race(timer.bound(source.next()), watch).await {
+        First::Two(()) => return Err(Stop::ClientLeft),
+        First::One(Err(_)) if clock::now() >= limits.total_deadline => Err(SourceError::TotalTimeout),
+        First::One(Err(_)) => Err(SourceError::IdleTimeout),
+        First::One(Ok(next)) => next,
+    };
+    next.map_err(|error| Stop::Error(error.for_client()))
+}
+
+/// What the first payload shows the answer to be.
+async fn shape_of_first(call: &Call<'_>, upcoming: &mut Upcoming) -> Result<Shape, Stop> {
+    let (limits, timer) = (limits(call, upcoming), Deadline::unset());
+    let watch = Pin::new(&mut upcoming.watch);
+    let Next::Data(first) = next_within(&mut upcoming.source, &limits, &timer, watch).await? else {
+        return Ok(Shape::Whole);
+    };
+    let shape = if sse::begins_as_events(&first) { Shape::Stream } else { Shape::Whole };
+    upcoming.source.put_back(first);
+    Ok(shape)
 }
 
 /// What becomes of the client's connection after an answer.
@@ -256,21 +283,46 @@ enum Kind {
     Staged(Box<StageRunner>),
 }
 
-/// What the answer is, and the tap that reads it.
-fn kind_of(head: &Answered, expected: Expected, call: &Call<'_>) -> Result<(Kind, Tap), Error> {
-    let (content_type, coding) = match head {
-        Answered::Upstream(answer) => (answer.field("content-type"), answer.field("content-encoding")),
-        Answered::Mock(answer) => (Some(answer.content_type.as_bytes()), None),
-    };
+/// What an answer's fields say that it is. None: an event stream may come under this label. Providers send them as
+/// plain text, without a type, or as JSON where a stream was asked for.
+fn labelled(head: &Answered, expected: Expected, call: &Call<'_>) -> Option<Shape> {
+    let content_type = content_type(head);
+    if is_event_stream(content_type) {
+        return Some(Shape::Stream);
+    }
+    let Answered::Upstream(answer) = head else { return Some(Shape::Whole) };
+    let is_json = media_type(content_type).eq_ignore_ascii_case(b"application/json");
+    if is_json && !call.exchange.stream {
+        return Some(Shape::Whole);
+    }
+    let is_read = expected.dialect.is_some()
+        && (200..300).contains(&answer.status)
+        && answer.framing != ResponseFraming::None
+        && content_coding(head).is_none();
+    (!is_read).then_some(Shape::Whole)
+}
+
+fn content_type(head: &Answered) -> &[u8] {
+    match head {
+        Answered::Upstream(answer) => answer.field("content-type").unwrap_or_default(),
+        Answered::Mock(answer) => answer.content_type.as_bytes(),
+    }
+}
+
+fn content_coding(head: &Answered) -> Option<&[u8]> {
+    let Answered::Upstream(answer) = head else { return None };
+    answer.field("content-encoding").filter(|coding| !coding.eq_ignore_ascii_case(b"identity"))
+}
+
+/// What an answer of this shape is, and the tap that reads it.
+fn kind_of(head: &Answered, shape: Shape, expected: Expected, call: &Call<'_>) -> Result<(Kind, Tap), Error> {
     let Some(dialect) = expected.dialect.filter(|_| (200..300).contains(&head.status())) else {
         let asked_for_model = call.exchange.served.as_ref().is_some_and(|served| served.route.is_some());
         let may_be_wrong_path = head.status() == NOT_FOUND && asked_for_model;
         return Ok((Kind::Bytes, if may_be_wrong_path { Tap::keeping() } else { Tap::closed() }));
     };
-    let is_stream = content_type.is_some_and(is_event_stream);
-    let shape = if is_stream { Shape::Stream } else { Shape::Whole };
     let known = Known { request_bytes: call.exchange.bytes_in, output_max: expected.output_max };
-    let coding = coding.filter(|coding| !coding.eq_ignore_ascii_case(b"identity"));
+    let coding = content_coding(head);
     let tap = match expected.is_metered {
         true => Tap::metering(dialect, shape, coding, known),
         false => Tap::closed(),
@@ -283,10 +335,10 @@ fn kind_of(head: &Answered, expected: Expected, call: &Call<'_>) -> Result<(Kind
             Some(_) => Err(unseen(&format!("content-encoding \"{coding}\", which was not asked for"))),
         };
     }
-    let kind = match (is_stream, stages) {
-        (true, stages) => Kind::Events(Events::new(dialect, expected, stages)),
-        (false, Some(stages)) => Kind::Staged(stages),
-        (false, None) => Kind::Bytes,
+    let kind = match (shape, stages) {
+        (Shape::Stream, stages) => Kind::Events(Events::new(dialect, expected, stages)),
+        (Shape::Whole, Some(stages)) => Kind::Staged(stages),
+        (Shape::Whole, None) => Kind::Bytes,
     };
     Ok((kind, tap))
 }
@@ -342,8 +394,11 @@ fn len_of(answer: &Answer) -> BodyLen {
 }
 
 fn is_event_stream(content_type: &[u8]) -> bool {
-    let kind = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
-    kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+    media_type(content_type).eq_ignore_ascii_case(b"text/event-stream")
+}
+
+fn media_type(content_type: &[u8]) -> &[u8] {
+    content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
 }
 
 /// Our id, beside a provider's own `x-request-id`.

@@ -61,6 +61,8 @@ impl SourceError {
 /// Where an answer comes from.
 pub enum Source {
     Upstream(Box<upstream::Http1Upstream>),
+    /// An upstream whose first payload has been looked at and is still to be given.
+    Begun(Box<(Slice, Source)>),
     Mock(Box<mock::Answer>),
     Replay(VecDeque<Slice>),
 }
@@ -70,6 +72,7 @@ impl Source {
     pub async fn next(&mut self) -> Result<Next, SourceError> {
         match self {
             Source::Upstream(upstream) => upstream.next().await.map(Next::from).map_err(SourceError::from),
+            Source::Begun(_) => Ok(self.give_first()),
             Source::Mock(answer) => Ok(answer.next().await.map_or(Next::End, Next::Data)),
             Source::Replay(slices) => Ok(slices.pop_front().map_or(Next::End, Next::Data)),
         }
@@ -83,8 +86,28 @@ impl Source {
                 .map_err(SourceError::from)
                 .map(|piece| piece.map(Next::from))
                 .transpose(),
+            Source::Begun(_) => Some(Ok(self.give_first())),
             Source::Mock(_) => None,
             Source::Replay(slices) => Some(Ok(slices.pop_front().map_or(Next::End, Next::Data))),
+        }
+    }
+
+    /// Gives `first`, which came from it, once more.
+    pub fn put_back(&mut self, first: Slice) {
+        *self = Source::Begun(Box::new((first, self.take())));
+    }
+
+    fn give_first(&mut self) -> Next {
+        match self.take() {
+            Source::Begun(begun) => {
+                let (first, source) = *begun;
+                *self = source;
+                Next::Data(first)
+            }
+            other => {
+                *self = other;
+                Next::End
+            }
         }
     }
 

@@ -122,6 +122,13 @@ impl<'c> Reader<'c> {
         }
     }
 
+    /// Waits until `text` has come; nothing is taken.
+    pub async fn hear(&mut self, text: &str) {
+        while find(&self.unread, text.as_bytes()).is_none() {
+            assert_eq!(self.more().await, End::Open, "{}", self.unread.escape_ascii());
+        }
+    }
+
     /// The next request. None: not one byte came.
     pub async fn request(&mut self) -> Option<Message> {
         let (mut message, came) = self.head().await;

@@ -10,6 +10,7 @@ mod answers;
 mod compressed;
 mod connections;
 mod lifecycle;
+mod mislabelled;
 mod passthrough;
 mod requests;
 mod stages;

@@ -240,3 +240,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_beginning_of_events_is_told_from_other_texts() {
+    let events = ["data: {", "data:[DONE]", "event: ping", ": hi", ":", "id: 1", "retry: 9", "\r\n\ndata: x"];
+    let cut = ["d", "dat", "data", "e", "i", "retr", "\u{feff}data: x"];
+    for text in events.iter().chain(&cut) {
+        assert!(begins_as_events(text.as_bytes()), "{text:?}");
+    }
+    for text in
+        ["", "\n", "{\"data:\":1}", "[1]", "\"data: x\"", " {", "null", "1", "<html>", "date: x", "datum"]
+    {
+        assert!(!begins_as_events(text.as_bytes()), "{text:?}");
+    }
+}
