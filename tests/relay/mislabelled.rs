@@ -52,7 +52,8 @@ fn gateway(script: impl FnOnce(Script) -> Script, stages: usize) -> Gateway {
     let (listener, address) = listen();
     serve(listener, vec![script(Script::new().expect_until("\r\n\r\n").expect(SENT))]);
     let setup = Setup::one(OpenAi, address);
-    Gateway::start(&setup.with(|setup| setup.base.stages.event = vec![Arc::new(Passes); stages]))
+    let stages = (0..stages).map(|_| Arc::new(Passes) as Arc<dyn MakeEventStage>).collect();
+    Gateway::start(&setup.with(|setup| setup.base.stages.event = stages))
 }
 
 const LABELS: [&str; 3] =
