@@ -358,7 +358,10 @@ fn judge(result: &RunResult, scenario: &Scenario) -> Vec<String> {
         }
         // Answers of planned requests count even if they came behind the window.
         if counts.completed + counts.events + counts.left + counts.failed + load.total.count == 0 {
-            failures.push(format!("{name}: nothing came back from {}", result.target));
+            failures.push(match counts.sent {
+                0 => format!("{name}: nothing was sent within the window"),
+                _ => format!("{name}: nothing came back from {}", result.target),
+            });
         }
         let limits = [
             ("ttft p99", load.ttft.p99_us, pass.ttft_p99_ms_max),
