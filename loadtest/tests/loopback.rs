@@ -177,6 +177,33 @@ fn an_unreachable_target_is_one_line() {
 }
 
 #[test]
+fn what_cannot_work_is_told_before_the_run() {
+    let mock = start(&["127.0.0.1:0"], &[]);
+    let address = mock.addresses[0].clone();
+    let config = Config {
+        listen: vec![address.clone()],
+        cores: Vec::new(),
+        script: Script::default(),
+        faults: Vec::new(),
+        key: None,
+        tls: None,
+    };
+    let error = mock::start(&config).map(|_| ()).expect_err("the address is in use");
+    assert!(error.contains("cannot listen on 127.0.0.1"), "{error}");
+    let mut scenario = scenario("chat", "{ kind = 'constant', per_s = 10 }", "{ events = 1 }");
+    scenario.duration_s = 3600.0;
+    let rows = [
+        (Options { pids: vec![u32::MAX - 1], ..options(&address) }, "--pid: process 4294967294: "),
+        (Options { cores: vec![1023], ..options(&address) }, "--cores: cannot pin to core 1023: "),
+    ];
+    for (options, told) in rows {
+        let error = run(&scenario, &options).map(|_| ()).expect_err("must be refused");
+        assert!(error.starts_with(told) && !error.contains('\n'), "{error}");
+    }
+    mock.stop();
+}
+
+#[test]
 fn compressed_answers_are_read_event_by_event() {
     let mock = start(&["127.0.0.1:0"], &[]);
     for shape in ["chat", "chat-stream"] {

@@ -65,6 +65,9 @@ pub fn start(config: &Config) -> Result<Mock, String> {
                 continue;
             }
             let told = |error: io::Error| format!("mock: cannot listen on {address}: {error}");
+            if place == 0 {
+                Listener::probe(&address).map_err(told)?;
+            }
             let listener = Listener::bind(&address).map_err(told)?;
             if place == 0 {
                 mock.addresses.push(listener.address().map_err(told)?);

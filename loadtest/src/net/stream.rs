@@ -241,6 +241,16 @@ impl Listener {
         Ok(Self { descriptor, address: address.clone() })
     }
 
+    /// Whether nobody listens on `address`: with SO_REUSEPORT alone a second process would take part of the first
+    /// one's connections unnoticed.
+    pub fn probe(address: &Address) -> io::Result<()> {
+        let Address::Ip(ip) = address else { return Ok(()) };
+        let descriptor = open(address)?;
+        sockopt::set_socket_reuseaddr(&descriptor, true)?;
+        bind(&descriptor, ip)?;
+        listen(&descriptor, 1).map_err(io::Error::from)
+    }
+
     /// The address in use, which names the port that the kernel chose for port 0.
     pub fn address(&self) -> io::Result<Address> {
         match &self.address {

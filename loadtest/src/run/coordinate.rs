@@ -52,6 +52,8 @@ pub struct Options {
 pub fn run(scenario: &Scenario, options: &Options) -> Result<RunResult, String> {
     scenario.check()?;
     probe(&options.target)?;
+    Sample::take(&options.pids).map_err(|error| format!("--pid: {error}"))?;
+    check_cores(&options.cores)?;
     let started_at = utc(unix_s());
     let sent_before = options.mock.as_ref().map(totals).transpose()?;
     let idle = options.rss_idle_bytes.unwrap_or_else(|| process::rss_bytes(&options.pids));
@@ -154,6 +156,16 @@ fn traced(load: &Load, number: usize, line: &TraceLine, keys: &[String]) -> Temp
         (made.name_at, made.records) = (None, None);
     }
     made
+}
+
+/// Can every core be pinned to? Asked before the run, by threads that end at once.
+fn check_cores(cores: &[usize]) -> Result<(), String> {
+    for core in cores.iter().copied() {
+        let pinned = std::thread::spawn(move || thread::pin(core)).join();
+        let pinned = pinned.map_err(|_| "a thread panicked".to_owned())?;
+        pinned.map_err(|error| format!("--cores: cannot pin to core {core}: {error}"))?;
+    }
+    Ok(())
 }
 
 fn work(plan: Arc<Plan>, place: usize, core: Option<usize>) -> Result<Done, String> {
