@@ -20,6 +20,7 @@ use crate::measure::result::{FORMAT, RunResult};
 use crate::mock;
 use crate::mock::script::Script;
 use crate::net::clock::{unix_s, utc};
+use crate::net::process;
 use crate::net::stream::Address;
 use crate::run::target::{Target, Trust};
 use crate::run::{Options, run};
@@ -159,7 +160,8 @@ fn compare_in(plan: &Plan, state: &std::path::Path) -> Result<CompareResult, Str
 pub fn with_mock(scenario: &Scenario, options: &Options, rounds: usize) -> Result<CompareResult, String> {
     let mock = options.mock.clone().ok_or("--added: --mock URL is needed: it is asked directly in turn")?;
     let label = "target".to_owned();
-    let target = Options { label: label.clone(), ..options.clone() };
+    let rss_idle_bytes = Some(process::rss_bytes(&options.pids));
+    let target = Options { label: label.clone(), rss_idle_bytes, ..options.clone() };
     let direct = Options { target: mock, pids: Vec::new(), label: DIRECT.to_owned(), ..options.clone() };
     let targets = [(direct, String::new()), (target, String::new())];
     let started_at = utc(unix_s());
@@ -246,12 +248,11 @@ fn options(
                 options.keys = vec![key.clone()];
             }
             options.fields.extend(gateway.fields.iter().cloned());
-            // Some keep what they once took, so idle is what they held before the first round.
-            options.rss_idle_bytes = Some(crate::net::process::rss_bytes(&gateway.pids));
             model = gateway.model.clone().unwrap_or_default();
             gateways.push(gateway);
         }
     }
+    options.rss_idle_bytes = Some(process::rss_bytes(&options.pids));
     Ok((options, model))
 }
 

@@ -35,7 +35,7 @@ pub struct Options {
     pub fields: Vec<(String, String)>,
     /// Processes to be measured.
     pub pids: Vec<u32>,
-    /// Their memory before anything was asked of them; `None`: as it is when the run starts.
+    /// Their memory before the first round, for some keep what they once took; `None`: as it is when the run starts.
     pub rss_idle_bytes: Option<u64>,
     /// One thread per core named; empty: one thread, not pinned.
     pub cores: Vec<usize>,
