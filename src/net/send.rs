@@ -11,7 +11,6 @@ use crate::net::page::Slice;
 use bytes::Bytes;
 use smallvec::SmallVec;
 use std::cell::RefCell;
-use std::mem::ManuallyDrop;
 use std::ops::Range;
 
 /// Pieces that one list takes.
@@ -22,15 +21,23 @@ pub const PIECES_MAX: usize = 256;
 pub struct Gap(usize);
 
 /// Bytes to send, in order.
+#[derive(Default)]
 pub struct SendList {
-    inner: ManuallyDrop<Box<Inner>>,
+    /// None: nothing was pushed yet. A stream that waits holds no storage.
+    inner: Option<Box<Inner>>,
 }
 
 impl SendList {
     /// An empty list.
-    pub fn new() -> SendList {
-        let reused = SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten();
-        SendList { inner: ManuallyDrop::new(reused.unwrap_or_default()) }
+    pub const fn new() -> SendList {
+        SendList { inner: None }
+    }
+
+    fn inner(&mut self) -> &mut Inner {
+        self.inner.get_or_insert_with(|| {
+            let reused = SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten();
+            reused.unwrap_or_default()
+        })
     }
 
     /// Appends a copy of `bytes`: for framing and heads, not for bodies.
@@ -40,14 +47,15 @@ impl SendList {
 
     /// Appends what `write` appends to the list's own storage.
     pub fn push_with(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        let start = self.inner.own.len();
-        write(&mut self.inner.own);
-        let end = self.inner.own.len();
-        self.inner.len += end - start;
-        match self.inner.pieces.last_mut() {
+        let Inner { own, pieces, len, .. } = self.inner();
+        let start = own.len();
+        write(own);
+        let end = own.len();
+        *len += end - start;
+        match pieces.last_mut() {
             Some(Piece::Own(last)) if last.end == start => last.end = end,
             _ if start == end => {}
-            _ => self.inner.pieces.push(Piece::Own(start..end)),
+            _ => pieces.push(Piece::Own(start..end)),
         }
     }
 
@@ -56,41 +64,45 @@ impl SendList {
         if slice.is_empty() {
             return;
         }
-        self.inner.len += slice.len();
-        if let Some(Piece::Slice(last)) = self.inner.pieces.last_mut()
+        let inner = self.inner();
+        inner.len += slice.len();
+        if let Some(Piece::Slice(last)) = inner.pieces.last_mut()
             && last.join(&slice)
         {
             return;
         }
-        self.inner.pieces.push(Piece::Slice(slice));
+        inner.pieces.push(Piece::Slice(slice));
     }
 
     /// Appends shared bytes without copying them.
     pub fn push_bytes(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
-            self.inner.len += bytes.len();
-            self.inner.pieces.push(Piece::Bytes(Box::new(bytes)));
+            let inner = self.inner();
+            inner.len += bytes.len();
+            inner.pieces.push(Piece::Bytes(Box::new(bytes)));
         }
     }
 
     /// Appends static bytes without copying them.
     pub fn push_static(&mut self, bytes: &'static [u8]) {
         if !bytes.is_empty() {
-            self.inner.len += bytes.len();
-            self.inner.pieces.push(Piece::Static(bytes));
+            let inner = self.inner();
+            inner.len += bytes.len();
+            inner.pieces.push(Piece::Static(bytes));
         }
     }
 
     /// Leaves a gap for bytes that are known only when what follows is: the head of a chunk. An unfilled gap
     /// is empty.
     pub fn push_gap(&mut self) -> Gap {
-        self.inner.pieces.push(Piece::small(&[]));
-        Gap(self.inner.pieces.len() - 1)
+        let inner = self.inner();
+        inner.pieces.push(Piece::small(&[]));
+        Gap(inner.pieces.len() - 1)
     }
 
     /// Fills a gap of this list with at most `SMALL_BYTES`.
     pub fn fill(&mut self, gap: Gap, bytes: &[u8]) {
-        let Inner { pieces, len, .. } = &mut **self.inner;
+        let Inner { pieces, len, .. } = self.inner();
         if let Some(piece @ Piece::Small(..)) = pieces.get_mut(gap.0) {
             *piece = Piece::small(bytes);
             *len += piece.bytes(&[]).len();
@@ -99,28 +111,30 @@ impl SendList {
 
     /// Bytes in all pieces.
     pub fn len(&self) -> usize {
-        self.inner.len
+        self.inner.as_ref().map_or(0, |inner| inner.len)
     }
 
     /// Nothing to send.
     pub fn is_empty(&self) -> bool {
-        self.inner.len == 0
+        self.len() == 0
     }
 
     /// No further slice should be pushed before this list is sent.
     pub fn is_full(&self) -> bool {
         // Room for the framing that closes what was pushed.
-        self.inner.pieces.len() >= PIECES_MAX - 4
+        self.inner.as_ref().is_some_and(|inner| inner.pieces.len() >= PIECES_MAX - 4)
     }
 
     /// The pieces in order.
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
-        self.inner.pieces.iter().map(|piece| piece.bytes(&self.inner.own))
+        let own = self.inner.as_ref().map_or(&[][..], |inner| &inner.own);
+        let pieces = self.inner.as_ref().map_or(&[][..], |inner| &inner.pieces);
+        pieces.iter().map(move |piece| piece.bytes(own))
     }
 
     /// Builds the kernel's view of what is left after `sent` bytes.
     pub(in crate::net) fn gather(&mut self, sent: usize) {
-        let Inner { own, pieces, iov, .. } = &mut **self.inner;
+        let Inner { own, pieces, iov, .. } = self.inner();
         iov.clear();
         let mut skip = sent;
         for piece in pieces.iter() {
@@ -136,20 +150,17 @@ impl SendList {
 
     /// Pieces in the kernel's view.
     pub(in crate::net) fn gathered(&self) -> usize {
-        self.inner.iov.len()
+        self.iov().len()
     }
-}
 
-impl Default for SendList {
-    fn default() -> SendList {
-        SendList::new()
+    fn iov(&self) -> &[libc::iovec] {
+        self.inner.as_ref().map_or(&[], |inner| &inner.iov)
     }
 }
 
 impl Drop for SendList {
     fn drop(&mut self) {
-        // SAFETY: taken once, here, and not used afterwards.
-        let mut inner = unsafe { ManuallyDrop::take(&mut self.inner) };
+        let Some(mut inner) = self.inner.take() else { return };
         inner.pieces.clear();
         inner.iov.clear();
         inner.own.clear();
@@ -170,22 +181,22 @@ impl Drop for SendList {
 // Moving the list moves a box only.
 unsafe impl monoio::buf::IoVecBuf for SendList {
     fn read_iovec_ptr(&self) -> *const libc::iovec {
-        self.inner.iov.as_ptr()
+        self.iov().as_ptr()
     }
 
     fn read_iovec_len(&self) -> usize {
-        self.inner.iov.len()
+        self.iov().len()
     }
 }
 
 // SAFETY: as above, for a list that was gathered into exactly one piece.
 unsafe impl monoio::buf::IoBuf for SendList {
     fn read_ptr(&self) -> *const u8 {
-        self.inner.iov.first().map_or(std::ptr::null(), |first| first.iov_base.cast())
+        self.iov().first().map_or(std::ptr::null(), |first| first.iov_base.cast())
     }
 
     fn bytes_init(&self) -> usize {
-        self.inner.iov.first().map_or(0, |first| first.iov_len)
+        self.iov().first().map_or(0, |first| first.iov_len)
     }
 }
 
@@ -278,7 +289,7 @@ mod tests {
             list.push_copy(b"abc");
             list.push_static(b"de");
             list.gather(sent);
-            let left: usize = list.inner.iov.iter().map(|piece| piece.iov_len).sum();
+            let left: usize = list.iov().iter().map(|piece| piece.iov_len).sum();
             assert_eq!(left, 5 - sent, "after {sent} bytes");
         }
     }

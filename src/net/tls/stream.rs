@@ -88,15 +88,16 @@ impl TlsStream {
             ));
         }
         let total = list.len();
-        let mut list = Some(list);
-        let mut done = 0;
-        while let Some(plain) = list.take() {
+        let (mut plain, mut done) = (list, 0);
+        while done < total {
             let sealed = self.session.borrow_mut().seal(&plain, done);
             // Nothing of a part that could not be sealed was sent: the alert that says why can follow.
             let (records, n) = sealed.inspect_err(|_| self.is_sending.set(false))?;
             done += n;
-            // The last part is sealed: the plaintext's pages go back before the wait for the socket.
-            list = (done < total).then_some(plain);
+            if done == total {
+                // The last part is sealed: the plaintext's pages go back before the wait for the socket.
+                plain = SendList::new();
+            }
             self.stream.send(records).await?;
         }
         self.is_sending.set(false);
