@@ -27,7 +27,7 @@ use crate::net::deadline::Deadline;
 use crate::net::downstream::Downstream;
 use crate::net::race::{First, race};
 use crate::net::upstream::Answer;
-use crate::policy::auth::{Key, OnDisconnect};
+use crate::policy::auth::Key;
 use crate::policy::exchange::Ended;
 use crate::policy::stage::EventStage;
 use crate::usage::meter::{Known, Shape};
@@ -69,23 +69,31 @@ impl Default for Expected {
 pub struct Upcoming {
     source: Source,
     expected: Expected,
-    idle_timeout: Duration,
-    total_timeout: Duration,
-    on_disconnect: OnDisconnect,
+    /// None: its first payload tells.
+    shape: Option<Shape>,
+    limits: Limits,
     watch: ClientWatch,
 }
 
 impl Upcoming {
     /// The answer of `attempted`, its head apart, to the caller with `key`, whom `watch` watches.
     pub fn new(
+        call: &Call<'_>,
         attempted: Attempted,
         expected: Expected,
         key: &Key,
         watch: ClientWatch,
-    ) -> (Answered, Upcoming) {
+    ) -> (Answered, Box<Upcoming>) {
         let Attempted { head, source, idle_timeout, total_timeout } = attempted;
-        let on_disconnect = key.on_disconnect;
-        (head, Upcoming { source, expected, idle_timeout, total_timeout, on_disconnect, watch })
+        let limits = Limits {
+            idle_timeout: if idle_timeout.is_zero() { FOREVER } else { idle_timeout },
+            total_deadline: total_deadline(call, total_timeout),
+            heartbeat: call.snapshot.relay.heartbeat,
+            event_bytes_max: call.snapshot.limits.event_bytes_max,
+            on_disconnect: key.on_disconnect,
+        };
+        let shape = labelled(&head, expected, call);
+        (head, Box::new(Upcoming { source, expected, shape, limits, watch }))
     }
 }
 
@@ -97,55 +105,77 @@ pub async fn relay(
     upcoming: &mut Upcoming,
 ) -> Result<After, Stop> {
     let mut sink = Sink::Http1(Http1Sink::new(downstream, client(call, downstream)));
-    let shape = match labelled(&head, upcoming.expected, call) {
+    let shape = match upcoming.shape {
         Some(shape) => shape,
-        None => Box::pin(shape_of_first(call, upcoming)).await?,
+        None => Box::pin(shape_of_first(upcoming)).await?,
     };
-    let (kind, mut tap) = kind_of(&head, shape, upcoming.expected, call)?;
-    let body = match kind {
-        Kind::Events(events) => Body::Events(events),
-        Kind::Bytes => Body::Bytes,
-        Kind::Staged(stages) => {
-            return Box::pin(relay_staged(call, &mut sink, stages, &mut tap, head, upcoming)).await;
+    let (body, mut tap) = match begin(call, &mut sink, head, shape, upcoming.expected)? {
+        Begun::Relay(body, tap) => (body, tap),
+        Begun::Staged(stages, tap, head) => {
+            return Box::pin(relay_staged(call, sink, stages, tap, head, upcoming)).await;
         }
     };
-    // Of a stream of known length events may be hidden or added (heartbeat, error): its length says nothing.
-    let is_open = matches!((&body, &head), (Body::Events(_), Answered::Upstream(answer))
-        if matches!(answer.framing, ResponseFraming::Length(_)));
-    commit(call, &mut sink, head, is_open.then_some(BodyLen::Open));
-    let limits = limits(call, upcoming);
-    let (exchange, source) = (&mut call.exchange, &mut upcoming.source);
+    let Upcoming { source, limits, watch, .. } = upcoming;
+    let exchange = &mut call.exchange;
     let mut relay = Relay { exchange, source, sink: &mut sink, tap: &mut tap, body, limits };
-    let ended = relay.run(Pin::new(&mut upcoming.watch)).await;
+    let ended = relay.run(Pin::new(watch)).await;
     if ended == Ended::Whole {
         upcoming.source.take().release();
     }
     Ok(conclude(call, &sink, &tap, ended))
 }
 
+/// How the relay of an answer begins.
+enum Begun {
+    /// Its head has been given to the sink.
+    Relay(Body, Tap),
+    /// Stages look at it first.
+    Staged(Box<StageRunner>, Tap, Answered),
+}
+
+/// Apart from `relay`: what it decides by would be kept for as long as the answer takes.
+fn begin(
+    call: &mut Call<'_>,
+    sink: &mut Sink<'_>,
+    head: Answered,
+    shape: Shape,
+    expected: Expected,
+) -> Result<Begun, Error> {
+    let (kind, tap) = kind_of(&head, shape, expected, call)?;
+    let body = match kind {
+        Kind::Events(events) => Body::Events(events),
+        Kind::Bytes => Body::Bytes,
+        Kind::Staged(stages) => return Ok(Begun::Staged(stages, tap, head)),
+    };
+    // Of a stream of known length events may be hidden or added (heartbeat, error): its length says nothing.
+    let is_open = matches!((&body, &head), (Body::Events(_), Answered::Upstream(answer))
+        if matches!(answer.framing, ResponseFraming::Length(_)));
+    commit(call, sink, head, is_open.then_some(BodyLen::Open));
+    Ok(Begun::Relay(body, tap))
+}
+
 /// Relays a whole answer that stages look at.
 async fn relay_staged(
     call: &mut Call<'_>,
-    sink: &mut Sink<'_>,
+    mut sink: Sink<'_>,
     mut stages: Box<StageRunner>,
-    tap: &mut Tap,
+    mut tap: Tap,
     head: Answered,
     upcoming: &mut Upcoming,
 ) -> Result<After, Stop> {
-    let limits = limits(call, upcoming);
     let bytes_max = call.snapshot.limits.body_bytes_max;
-    let watch = Pin::new(&mut upcoming.watch);
-    let whole = collect(&mut upcoming.source, tap, bytes_max, &limits, watch).await?;
+    let Upcoming { source, limits, watch, .. } = &mut *upcoming;
+    let whole = collect(source, &mut tap, bytes_max, limits, Pin::new(watch)).await?;
     if !whole.is_empty() && json::root(&whole).is_err() {
         return Err(unseen("an answer that is no JSON").into());
     }
     let Whole { body, ended } = stages.whole(whole);
-    commit(call, sink, head, Some(BodyLen::Known(body.len() as u64)));
+    commit(call, &mut sink, head, Some(BodyLen::Known(body.len() as u64)));
     sink.copy(&body);
     sink.end().await?;
     let ended = ended.map_or(Ended::Whole, |_| Ended::Stage);
     upcoming.source.take().release();
-    Ok(conclude(call, sink, tap, ended))
+    Ok(conclude(call, &sink, &tap, ended))
 }
 
 /// Notes how the answer ended.
@@ -199,7 +229,7 @@ async fn collect(
             Next::End => break,
             Next::Data(slice) if whole.len() + slice.len() > bytes_max => {
                 drop(slice);
-                return Err(Stop::Error(SourceError::EventTooLarge.for_client()));
+                return Err(SourceError::EventTooLarge.for_client().into());
             }
             Next::Data(slice) => {
                 tap.piece(&slice);
@@ -225,18 +255,16 @@ async fn next_within(
         First::One(Err(_)) => Err(SourceError::IdleTimeout),
         First::One(Ok(next)) => next,
     };
-    next.map_err(|error| Stop::Error(error.for_client()))
+    next.map_err(|error| Stop::from(error.for_client()))
 }
 
 /// What the first payload shows the answer to be.
-async fn shape_of_first(call: &Call<'_>, upcoming: &mut Upcoming) -> Result<Shape, Stop> {
-    let (limits, timer) = (limits(call, upcoming), Deadline::unset());
-    let watch = Pin::new(&mut upcoming.watch);
-    let Next::Data(first) = next_within(&mut upcoming.source, &limits, &timer, watch).await? else {
-        return Ok(Shape::Whole);
-    };
+async fn shape_of_first(upcoming: &mut Upcoming) -> Result<Shape, Stop> {
+    let Upcoming { source, limits, watch, .. } = upcoming;
+    let next = next_within(source, limits, &Deadline::unset(), Pin::new(watch)).await?;
+    let Next::Data(first) = next else { return Ok(Shape::Whole) };
     let shape = if sse::begins_as_events(&first) { Shape::Stream } else { Shape::Whole };
-    upcoming.source.put_back(first);
+    source.put_back(first);
     Ok(shape)
 }
 
@@ -360,18 +388,6 @@ fn stages(expected: Expected, call: &Call<'_>) -> Vec<Box<dyn EventStage>> {
     }
     stages.extend(call.snapshot.stages.event.iter().filter_map(|stage| stage.make(&call.exchange)));
     stages
-}
-
-fn limits(call: &Call<'_>, upcoming: &Upcoming) -> Limits {
-    let snapshot = call.snapshot;
-    let idle_timeout = upcoming.idle_timeout;
-    Limits {
-        idle_timeout: if idle_timeout.is_zero() { FOREVER } else { idle_timeout },
-        total_deadline: total_deadline(call, upcoming.total_timeout),
-        heartbeat: snapshot.relay.heartbeat,
-        event_bytes_max: snapshot.limits.event_bytes_max,
-        on_disconnect: upcoming.on_disconnect,
-    }
 }
 
 /// When the exchange must have ended: by the client's total timeout and the provider's, zero for none.

@@ -71,7 +71,7 @@ enum Failed {
 impl From<Failed> for Stop {
     fn from(failed: Failed) -> Stop {
         let (Failed::Unreached(error) | Failed::Final(error)) = failed;
-        Stop::Error(error)
+        error.into()
     }
 }
 
@@ -260,7 +260,7 @@ pub fn total_timer(call: &Call<'_>, provider: &Provider) -> Deadline {
 
 /// What the client is told when that timer has passed before an answer began.
 pub fn total_passed(provider: &Provider) -> Stop {
-    Stop::Error(call_error(provider, UpstreamError::Timeout(Timer::Total)))
+    call_error(provider, UpstreamError::Timeout(Timer::Total)).into()
 }
 
 /// Sets `timer`; zero is no limit.

@@ -41,15 +41,15 @@ pub enum After {
 
 /// Why a request ends without a relayed answer.
 pub enum Stop {
-    /// The client is told.
-    Error(Error),
+    /// The client is told. Boxed: its room would be part of every request.
+    Error(Box<Error>),
     /// The client has left.
     ClientLeft,
 }
 
 impl From<Error> for Stop {
     fn from(error: Error) -> Stop {
-        Stop::Error(error)
+        Stop::Error(Box::new(error))
     }
 }
 
@@ -60,19 +60,18 @@ impl From<Gone> for Stop {
 }
 
 /// What became of a request.
-#[expect(clippy::large_enum_variant, reason = "one a request, within its future: no allocation")]
 pub enum Answering {
     /// It was answered.
     Done(After),
     /// A target answers it, with this head: to be relayed.
-    Relay(Answered, Upcoming),
+    Relay(Answered, Box<Upcoming>),
 }
 
 /// One request on its way.
 pub struct Call<'a> {
     pub worker: &'a Worker,
     pub snapshot: &'a Snapshot,
-    pub head: RequestHead,
+    pub head: Box<RequestHead>,
     pub exchange: Exchange,
     peer: SocketAddr,
     finished: bool,
@@ -114,10 +113,11 @@ pub async fn serve(
     let exchange = Exchange::begin(clock::now());
     worker.facts.begin();
     let mut call =
-        Call { worker, snapshot: &snapshot, head: *head, exchange, peer: downstream.peer(), finished: false };
+        Call { worker, snapshot: &snapshot, head, exchange, peer: downstream.peer(), finished: false };
     // Relayed from here and not from the depths of `answer`: each of its levels would be walked through with
-    // every event.
-    let answered = match answer(&mut call, downstream).await {
+    // every event, and a stream that waits would keep their room.
+    let answering = Box::pin(answer(&mut call, downstream)).await;
+    let answered = match answering {
         Ok(Answering::Relay(head, mut upcoming)) => {
             answer::relay(&mut call, downstream, head, &mut upcoming).await
         }
@@ -202,7 +202,7 @@ async fn ask(
         is_metered: surface != Surface::CountTokens,
         output_max: asked.peek.output_max,
     };
-    let (head, upcoming) = Upcoming::new(attempted, expected, key, watch);
+    let (head, upcoming) = Upcoming::new(call, attempted, expected, key, watch);
     Ok(Answering::Relay(head, upcoming))
 }
 

@@ -57,7 +57,8 @@ pub async fn serve(call: &mut Call<'_>, downstream: &mut Downstream, path: &str)
     };
     let attempted = total.bound(attempting).await.map_err(|_| attempt::total_passed(provider))??;
     let expected = answer::Expected { dialect, ..answer::Expected::default() };
-    let (head, upcoming) = Upcoming::new(attempted, expected, key, ClientWatch::new(downstream.conn()));
+    let watch = ClientWatch::new(downstream.conn());
+    let (head, upcoming) = Upcoming::new(call, attempted, expected, key, watch);
     Ok(Answering::Relay(head, upcoming))
 }
 
@@ -82,7 +83,7 @@ async fn upload(
     let head = attempt::head(&call.head, provider, outgoing, ResponseFraming::from(framing))?;
     let timer = Deadline::unset();
     attempt::set(&timer, provider.timeouts.write);
-    let told = |error: UpstreamError| Stop::Error(attempt::call_error(provider, error));
+    let told = |error: UpstreamError| Stop::from(attempt::call_error(provider, error));
     let mut sent = exchange.send(head, &timer).await.map_err(told)?;
     if call.head.expect_continue && sent == Sent::Whole {
         downstream.send_continue().await.map_err(|error| request::body_error(error, bytes_max))?;

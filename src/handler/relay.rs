@@ -21,14 +21,14 @@ use crate::handler::source::{Next, Source, SourceError};
 use crate::handler::stages::{StageRunner, Staged};
 use crate::handler::tap::Tap;
 use crate::llm::dialect::{Dialect, Ending, StreamState};
-use crate::net::deadline::Deadline;
+use crate::net::deadline::{Deadline, Expired};
 use crate::net::page::Slice;
+use crate::net::race::{First, race};
 use crate::policy::auth::{DrainCap, OnDisconnect};
 use crate::policy::exchange::{Ended, Exchange, Step};
 use crate::usage::meter::Seen;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 /// Bounds of one relay.
@@ -115,14 +115,7 @@ pub struct Relay<'r, 'c> {
     pub sink: &'r mut Sink<'c>,
     pub tap: &'r mut Tap,
     pub body: Body,
-    pub limits: Limits,
-}
-
-/// What ended one wait.
-enum Woken {
-    Source(Result<Next, SourceError>),
-    ClientLeft,
-    Timer,
+    pub limits: &'r Limits,
 }
 
 /// How the relay goes on after what came has been looked at.
@@ -150,10 +143,10 @@ impl Relay<'_, '_> {
                 Progress::GoOn => self.sink.flush(now).await,
                 Progress::SourceEnded => return self.end(Ended::Whole).await,
                 Progress::StageEnded => return self.end(Ended::Stage).await,
-                Progress::Cut(error) => return self.cut(error).await,
+                Progress::Cut(error) => return Box::pin(self.cut(error)).await,
             };
             if sent.is_err() {
-                return self.client_left(&timer).await;
+                return Box::pin(self.client_left(&timer)).await;
             }
             if has_read {
                 // Not before: a client that takes its time is no silence of the upstream.
@@ -161,16 +154,16 @@ impl Relay<'_, '_> {
             }
             let due = self.due(last_read, last_write);
             timer.set_at(due.first());
-            let woken = wake(self.source.next(), left.as_mut(), timer.passed()).await;
+            let woken = race(race(self.source.next(), left.as_mut()), timer.passed()).await;
             now = clock::now();
             last_write = now;
-            has_read = matches!(woken, Woken::Source(_));
+            has_read = matches!(woken, First::One(First::One(_)));
             progress = match woken {
-                Woken::ClientLeft => return self.client_left(&timer).await,
-                Woken::Timer => self.timer_passed(now, &due),
                 // An upstream that always has something ready would never let the timer be asked.
-                Woken::Source(_) if now >= due.total => Progress::Cut(SourceError::TotalTimeout),
-                Woken::Source(next) => self.take_all(next, now),
+                First::One(First::One(_)) if now >= due.total => Progress::Cut(SourceError::TotalTimeout),
+                First::One(First::One(next)) => self.take_all(next, now),
+                First::One(First::Two(())) => return Box::pin(self.client_left(&timer)).await,
+                First::Two(Expired) => self.timer_passed(now, &due),
             };
         }
     }
@@ -465,24 +458,4 @@ fn look(events: &mut Events, tap: &mut Tap, sink: &mut Sink<'_>, event: &[u8]) -
         Staged::Replaced => Look::Gone,
         Staged::Ended(_) => Look::End,
     }
-}
-
-/// Waits for the source, the client's end and the timer, asked in this order.
-async fn wake(
-    source: impl Future<Output = Result<Next, SourceError>>,
-    mut left: Pin<&mut impl Future<Output = ()>>,
-    timer: impl Future,
-) -> Woken {
-    let mut source = pin!(source);
-    let mut timer = pin!(timer);
-    poll_fn(|cx| {
-        if let Poll::Ready(next) = source.as_mut().poll(cx) {
-            return Poll::Ready(Woken::Source(next));
-        }
-        if left.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Woken::ClientLeft);
-        }
-        timer.as_mut().poll(cx).map(|_| Woken::Timer)
-    })
-    .await
 }

@@ -140,7 +140,7 @@ pub fn body_error(error: BodyError, bytes_max: u64) -> Stop {
             Error::new(Kind::BadRequest, format!("the body's framing is broken: {what}"))
         }
     };
-    Stop::Error(told)
+    told.into()
 }
 
 fn presented_key(headers: &HeaderMap) -> &[u8] {

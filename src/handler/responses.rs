@@ -55,7 +55,7 @@ pub async fn serve(
         is_metered: false,
         ..Expected::default()
     };
-    let (head, upcoming) = Upcoming::new(attempted, expected, key, watch);
+    let (head, upcoming) = Upcoming::new(call, attempted, expected, key, watch);
     Ok(Answering::Relay(head, upcoming))
 }
 

@@ -15,7 +15,6 @@ pub struct Tap {
     known: Known,
 }
 
-#[expect(clippy::large_enum_variant, reason = "the usual one is in place: no allocation a request")]
 enum Reader {
     /// Nothing is read.
     Closed,

@@ -59,7 +59,8 @@ pub struct Known {
 pub struct Meter {
     dialect: Dialect,
     shape: Shape,
-    skeleton: Skeleton,
+    /// Reads what is not recognised. A stream of remembered shapes has none.
+    skeleton: Option<Box<Skeleton>>,
     /// A body has said what was written: its texts are not counted, and nothing else of it matters.
     told: bool,
     lines: Lines,
@@ -75,15 +76,10 @@ pub struct Meter {
 
 impl Meter {
     pub fn new(dialect: Dialect, shape: Shape) -> Meter {
-        let kept = dialect.kept();
-        let texts = match shape {
-            Shape::Stream => kept.texts_in_event,
-            Shape::Whole => kept.texts_in_whole,
-        };
         Meter {
             dialect,
             shape,
-            skeleton: Skeleton::new(kept, texts),
+            skeleton: None,
             told: false,
             lines: Lines::default(),
             usage: Usage::default(),
@@ -105,21 +101,22 @@ impl Meter {
         if let Some(text_bytes) = memo::recognise(self.dialect, raw) {
             return self.content(text_bytes);
         }
-        let data = self.lines.feed(raw, |data| self.skeleton.feed(data));
+        let skeleton = skeleton(&mut self.skeleton, self.dialect, self.shape);
+        let data = self.lines.feed(raw, |data| skeleton.feed(data));
         self.conclude(data.map(|data| (raw, data)))
     }
 
     /// Reads a piece of an event, or of a body.
     pub fn piece(&mut self, bytes: &[u8]) {
+        let is_first = self.skeleton.as_ref().is_none_or(|skeleton| skeleton.is_fresh());
+        // What follows a whole document says nothing.
+        if self.shape == Shape::Whole && (self.told || is_first && self.read_whole(bytes)) {
+            return;
+        }
+        let skeleton = skeleton(&mut self.skeleton, self.dialect, self.shape);
         match self.shape {
-            Shape::Stream => drop(self.lines.feed(bytes, |data| self.skeleton.feed(data))),
-            // What follows a whole document says nothing.
-            Shape::Whole if self.told => {}
-            Shape::Whole => {
-                if !self.skeleton.is_fresh() || !self.read_whole(bytes) {
-                    self.skeleton.feed(bytes);
-                }
-            }
+            Shape::Stream => drop(self.lines.feed(bytes, |data| skeleton.feed(data))),
+            Shape::Whole => skeleton.feed(bytes),
         }
     }
 
@@ -140,7 +137,7 @@ impl Meter {
 
     /// Bytes of text so far, as they stand in JSON strings; not of a body that says what was written.
     pub fn text_bytes(&self) -> u64 {
-        self.text_bytes + self.skeleton.text_bytes()
+        self.text_bytes + self.skeleton.as_ref().map_or(0, |skeleton| skeleton.text_bytes())
     }
 
     /// What the provider has said so far.
@@ -195,10 +192,11 @@ impl Meter {
 
     /// What was read has come to its end. `whole` is the event and where its data stands, if it came whole.
     fn conclude(&mut self, whole: Option<(&[u8], Range<usize>)>) -> Seen {
-        let mut text_bytes = self.skeleton.text_bytes();
+        let skeleton = self.skeleton.as_ref();
+        let mut text_bytes = skeleton.map_or(0, |skeleton| skeleton.text_bytes());
         let mut said = Usage::default();
         let read = |document| self.dialect.read_skeleton(document, &mut said);
-        let mut class = self.skeleton.document().map_or(Class::Other, read);
+        let mut class = skeleton.and_then(|skeleton| skeleton.document()).map_or(Class::Other, read);
         self.told |= self.shape == Shape::Whole && said.output.is_some() && !said.flawed;
         if std::mem::take(&mut self.told) {
             (class, text_bytes) = (Class::Finish, 0);
@@ -208,7 +206,9 @@ impl Meter {
             self.remember(raw, data);
         }
         self.lines = Lines::default();
-        self.skeleton.clear();
+        if let Some(skeleton) = &mut self.skeleton {
+            skeleton.clear();
+        }
         let content = self.content(text_bytes);
         let seen = match class {
             Class::Other | Class::Ping | Class::Content => content,
@@ -235,7 +235,8 @@ impl Meter {
 
     /// Remembers the event that the skeleton has just read. It says nothing but text.
     fn remember(&self, raw: &[u8], data: Range<usize>) {
-        let (Some(holes), Some(end)) = (self.skeleton.holes(), self.skeleton.end()) else { return };
+        let Some(skeleton) = &self.skeleton else { return };
+        let (Some(holes), Some(end)) = (skeleton.holes(), skeleton.end()) else { return };
         if holes.iter().all(|hole| hole.kind != HoleKind::Text) {
             return;
         }
@@ -249,6 +250,18 @@ impl Meter {
         let padding = Gap { range: last - spaces..last, filling: Filling::Spaces };
         memo::remember(self.dialect, raw, holes.chain([padding]));
     }
+}
+
+/// The skeleton in its place, made where there is none yet.
+fn skeleton(place: &mut Option<Box<Skeleton>>, dialect: Dialect, shape: Shape) -> &mut Skeleton {
+    place.get_or_insert_with(|| {
+        let kept = dialect.kept();
+        let texts = match shape {
+            Shape::Stream => kept.texts_in_event,
+            Shape::Whole => kept.texts_in_whole,
+        };
+        Box::new(Skeleton::new(kept, texts))
+    })
 }
 
 /// The lines of one event, in pieces of any size: finds what stands in its `data` fields.

@@ -451,7 +451,7 @@ fn relay_staged(
             sink: &mut sink,
             tap: &mut tap,
             body: Body::Events(Events::new(dialect, Expected::default(), runner)),
-            limits,
+            limits: &limits,
         };
         let ended = relay.run(pin!(std::future::pending())).await;
         let Sink::Memory(sink) = sink else { panic!("a sink in memory") };
