@@ -121,6 +121,8 @@ pub struct Relay<'r, 'c> {
 /// How the relay goes on after what came has been looked at.
 enum Progress {
     GoOn,
+    /// As `GoOn`, when the tap has read all of what came.
+    TapBehind,
     SourceEnded,
     StageEnded,
     Cut(SourceError),
@@ -141,6 +143,7 @@ impl Relay<'_, '_> {
         loop {
             let sent = match progress {
                 Progress::GoOn => self.sink.flush(now).await,
+                Progress::TapBehind => Box::pin(self.flush_and_catch_up(now)).await,
                 Progress::SourceEnded => return self.end(Ended::Whole).await,
                 Progress::StageEnded => return self.end(Ended::Stage).await,
                 Progress::Cut(error) => return Box::pin(self.cut(error)).await,
@@ -192,9 +195,16 @@ impl Relay<'_, '_> {
                 self.first_content(now);
                 self.tap.piece(&slice);
                 self.sink.data(slice);
-                Progress::GoOn
+                if self.tap.is_behind() { Progress::TapBehind } else { Progress::GoOn }
             }
         }
+    }
+
+    /// The client first: what it gets does not depend on what the tap reads.
+    async fn flush_and_catch_up(&mut self, now: Instant) -> Result<(), Gone> {
+        let sent = self.sink.flush(now).await;
+        self.tap.catch_up().await;
+        sent
     }
 
     /// Events that end in `slice`, and the beginning of one that does not. Neighbours that go on unchanged go
@@ -361,6 +371,9 @@ impl Relay<'_, '_> {
         {
             bytes += slice.len() as u64;
             self.meter_only(&slice);
+            if self.tap.is_behind() {
+                Box::pin(self.tap.catch_up()).await;
+            }
         }
     }
 

@@ -6,8 +6,10 @@
 //! have to be told about the beginning is kept.
 
 use crate::llm::dialect::{Dialect, Usage};
+use crate::net::runtime;
 use crate::usage::inflate::{Coding, Inflate};
 use crate::usage::meter::{Known, Meter, Seen, Shape};
+use std::time::Duration;
 
 /// The tap of one answer.
 pub struct Tap {
@@ -70,6 +72,21 @@ impl Tap {
         }
     }
 
+    /// What came holds more than has been read of it: `catch_up` before the next piece.
+    pub fn is_behind(&self) -> bool {
+        matches!(&self.reader, Reader::Coded(inflate) if inflate.is_behind())
+    }
+
+    /// Reads on until it is behind no more. Others run between its steps.
+    pub async fn catch_up(&mut self) {
+        while let Reader::Coded(inflate) = &mut self.reader
+            && inflate.is_behind()
+        {
+            runtime::sleep(PAUSE).await;
+            inflate.catch_up();
+        }
+    }
+
     /// The event or body whose parts came has ended.
     pub fn end(&mut self) {
         match &mut self.reader {
@@ -108,5 +125,49 @@ impl Tap {
 }
 
 const BYTES_PER_TOKEN: u64 = 4;
+/// Between two steps of a piece that holds much. Not none at all: a task that is ready again at once comes before
+/// all others, and before the sockets.
+const PAUSE: Duration = Duration::from_millis(1);
 /// Errors of an API are shorter; of a page no more is needed.
 const KEPT_BYTES_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::Tap;
+    use crate::llm::dialect::Dialect;
+    use crate::net::memory::{Faults, Simulation};
+    use crate::net::runtime;
+    use crate::usage::inflate::STEP_MAX;
+    use crate::usage::meter::{Known, Shape};
+    use flate2::{Compression, write::GzEncoder};
+    use std::cell::Cell;
+    use std::io::Write;
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    #[test]
+    fn a_worker_is_given_back_between_the_steps_of_a_piece_that_holds_much() {
+        let steps = 16;
+        let mut bomb = GzEncoder::new(Vec::new(), Compression::default());
+        bomb.write_all(&vec![b' '; steps * STEP_MAX]).expect("memory");
+        let bomb = bomb.finish().expect("memory");
+        assert!(bomb.len() <= crate::net::page::PAGE_BYTES, "one read holds it: {}", bomb.len());
+        let mut tap = Tap::metering(Dialect::OpenAiChat, Shape::Whole, Some(b"gzip"), Known::default());
+        tap.piece(&bomb);
+        assert!(tap.is_behind());
+        let ticks = Rc::new(Cell::new(0));
+        let counted = Rc::clone(&ticks);
+        let work = async move {
+            runtime::spawn(async move {
+                while counted.get() < steps {
+                    runtime::sleep(Duration::from_millis(1)).await;
+                    counted.set(counted.get() + 1);
+                }
+            });
+            tap.catch_up().await;
+            assert!(!tap.is_behind());
+        };
+        Simulation::new(1, Faults::none()).run(work).finished();
+        assert!(ticks.get() >= steps - 3, "{} turns of another task", ticks.get());
+    }
+}

@@ -4,8 +4,10 @@
 //! Input: pieces of a body as they come, and its `content-encoding`. Output: the meter's. The gateway never
 //! asks for a compressed answer when it meters; some upstreams send one all the same.
 //!
-//! Limits: [`INFLATED_MAX`] bytes of an answer are read, so that a few bytes cannot cost minutes; memory is
-//! the decompressor's window (32 KB for gzip and deflate, up to 16 MB for Brotli as its sender chooses).
+//! Limits: [`INFLATED_MAX`] bytes of an answer are read, so that a few bytes cannot cost minutes, and about
+//! [`STEP_MAX`] of them at once: the caller lets others run before it asks for more ([`Inflate::catch_up`]). Memory
+//! is the decompressor's window (32 KB for gzip and deflate, up to 16 MB for Brotli as its sender chooses) and
+//! what of a piece waits for the next step.
 //! Errors: what cannot be decompressed, or goes on beyond the limit, is read up to there; the usage is then
 //! an estimate, for which the bytes from there on, as they came, count as text.
 //! Absent: zstd and stacked codings, which [`Coding::of`] does not know.
@@ -13,7 +15,7 @@
 
 use crate::codec::sse::Framer;
 use crate::usage::meter::{Meter, Shape};
-use brotli_decompressor::DecompressorWriter;
+use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
 use flate2::write::{MultiGzDecoder, ZlibDecoder};
 use std::io::{self, Write};
 
@@ -41,9 +43,15 @@ impl Coding {
     }
 }
 
+/// Most decompressed bytes that are read in one step, but for what a decompressor still holds then (64 KiB).
+pub const STEP_MAX: usize = 256 * 1024;
+
 /// A meter behind a decompressor.
 pub struct Inflate {
     decoder: Decoder,
+    /// What of the pieces so far is left for further steps.
+    waiting: Vec<u8>,
+    is_behind: bool,
     /// The body is broken, too long, or at its end: nothing more is read.
     done: bool,
 }
@@ -51,7 +59,14 @@ pub struct Inflate {
 enum Decoder {
     Gzip(Box<MultiGzDecoder<Plain>>),
     Deflate(Box<ZlibDecoder<Plain>>),
-    Brotli(Box<DecompressorWriter<Plain>>),
+    Brotli(Box<Brotli>),
+}
+
+/// Written out, since the writer of its crate cannot stop before it has given all that a piece holds.
+struct Brotli {
+    state: BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>,
+    total_out: usize,
+    plain: Plain,
 }
 
 /// Where the plain bytes go.
@@ -60,31 +75,54 @@ struct Plain {
     framer: Framer,
     shape: Shape,
     left: u64,
+    left_in_step: usize,
+}
+
+/// What became of a step that could be made.
+struct Step {
+    /// Bytes that need not be given again.
+    used: usize,
+    /// There is more to be had, of the bytes that were not used or of those that were.
+    is_behind: bool,
 }
 
 impl Inflate {
     /// `meter` is a new one; `shape` is its own.
     pub fn new(coding: Coding, meter: Meter, shape: Shape) -> Inflate {
-        let plain = Plain { meter, framer: Framer::new(), shape, left: INFLATED_MAX };
+        let plain = Plain { meter, framer: Framer::new(), shape, left: INFLATED_MAX, left_in_step: 0 };
         let decoder = match coding {
             Coding::Gzip => Decoder::Gzip(Box::new(MultiGzDecoder::new(plain))),
             Coding::Deflate => Decoder::Deflate(Box::new(ZlibDecoder::new(plain))),
-            Coding::Brotli => Decoder::Brotli(Box::new(DecompressorWriter::new(plain, 4096))),
+            Coding::Brotli => Decoder::Brotli(Box::new(Brotli::new(plain))),
         };
-        Inflate { decoder, done: false }
+        Inflate { decoder, waiting: Vec::new(), is_behind: false, done: false }
     }
 
-    /// Reads a piece of the body, as it came.
+    /// Reads a piece of the body, as it came, or the beginning of what it holds: see `is_behind`.
     pub fn piece(&mut self, bytes: &[u8]) {
-        self.done = self.done || self.decoder.write(bytes).is_err();
-        if self.done {
-            self.decoder.plain().meter.unread(bytes.len());
+        if self.is_behind {
+            return self.waiting.extend_from_slice(bytes);
         }
+        let used = self.step(bytes);
+        self.waiting.extend_from_slice(&bytes[used..]);
     }
 
-    /// The body has come to its end.
+    /// Pieces that were given hold more than has been read: `catch_up` before the next one.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind
+    }
+
+    /// Reads on, one step.
+    pub fn catch_up(&mut self) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.drain(..self.step(&waiting));
+        self.waiting = waiting;
+    }
+
+    /// The body has come to its end. What was not caught up with is not read.
     pub fn end(&mut self) {
         self.done = true;
+        self.catch_up();
         let plain = self.decoder.plain();
         if plain.shape == Shape::Whole || !plain.framer.is_between_events() {
             plain.meter.end();
@@ -95,29 +133,98 @@ impl Inflate {
         let plain = match &self.decoder {
             Decoder::Gzip(decoder) => decoder.get_ref(),
             Decoder::Deflate(decoder) => decoder.get_ref(),
-            Decoder::Brotli(decoder) => decoder.get_ref(),
+            Decoder::Brotli(decoder) => &decoder.plain,
         };
         &plain.meter
+    }
+
+    /// How many of `bytes` need not be given again.
+    fn step(&mut self, bytes: &[u8]) -> usize {
+        self.decoder.plain().left_in_step = STEP_MAX;
+        let step = if self.done { None } else { self.decoder.step(bytes).ok() };
+        self.is_behind = step.as_ref().is_some_and(|step| step.is_behind);
+        match step {
+            Some(step) => step.used,
+            None => {
+                self.done = true;
+                self.decoder.plain().meter.unread(bytes.len());
+                bytes.len()
+            }
+        }
     }
 }
 
 impl Decoder {
-    /// All plain bytes that `bytes` complete have reached the meter on return.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let writer: &mut dyn Write = match self {
-            Decoder::Gzip(decoder) => &mut **decoder,
-            Decoder::Deflate(decoder) => &mut **decoder,
-            Decoder::Brotli(decoder) => &mut **decoder,
-        };
-        writer.write_all(bytes)?;
-        writer.flush()
+    /// Unless it stays behind, all plain bytes that `bytes` complete have reached the meter on return.
+    fn step(&mut self, bytes: &[u8]) -> io::Result<Step> {
+        match self {
+            Decoder::Gzip(decoder) => {
+                step_of(&mut **decoder, |decoder| decoder.get_ref().left_in_step, bytes)
+            }
+            Decoder::Deflate(decoder) => {
+                step_of(&mut **decoder, |decoder| decoder.get_ref().left_in_step, bytes)
+            }
+            Decoder::Brotli(decoder) => decoder.step(bytes),
+        }
     }
 
     fn plain(&mut self) -> &mut Plain {
         match self {
             Decoder::Gzip(decoder) => decoder.get_mut(),
             Decoder::Deflate(decoder) => decoder.get_mut(),
-            Decoder::Brotli(decoder) => decoder.get_mut(),
+            Decoder::Brotli(decoder) => &mut decoder.plain,
+        }
+    }
+}
+
+/// A write of these takes so much of its bytes as gives 32 KiB.
+fn step_of<W: Write>(decoder: &mut W, left: impl Fn(&W) -> usize, bytes: &[u8]) -> io::Result<Step> {
+    let mut used = 0;
+    while used < bytes.len() {
+        if left(decoder) == 0 {
+            return Ok(Step { used, is_behind: true });
+        }
+        match decoder.write(&bytes[used..])? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            taken => used += taken,
+        }
+    }
+    decoder.flush()?;
+    Ok(Step { used, is_behind: false })
+}
+
+impl Brotli {
+    fn new(plain: Plain) -> Brotli {
+        let alloc = StandardAlloc::default;
+        // Strict: no windows beyond those of RFC 7932, which may take 1 GB.
+        Brotli { state: BrotliState::new_strict(alloc(), alloc(), alloc()), total_out: 0, plain }
+    }
+
+    fn step(&mut self, bytes: &[u8]) -> io::Result<Step> {
+        let (mut used, mut left) = (0, bytes.len());
+        let mut out = [0; 4096];
+        loop {
+            let (mut room, mut made) = (out.len(), 0);
+            let result = BrotliDecompressStream(
+                &mut left,
+                &mut used,
+                bytes,
+                &mut room,
+                &mut made,
+                &mut out,
+                &mut self.total_out,
+                &mut self.state,
+            );
+            self.plain.write_all(&out[..made])?;
+            match result {
+                BrotliResult::NeedsMoreOutput if self.plain.left_in_step > 0 => {}
+                BrotliResult::NeedsMoreOutput => return Ok(Step { used, is_behind: true }),
+                BrotliResult::NeedsMoreInput => return Ok(Step { used, is_behind: false }),
+                BrotliResult::ResultSuccess if left == 0 => return Ok(Step { used, is_behind: false }),
+                BrotliResult::ResultSuccess | BrotliResult::ResultFailure => {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+            }
         }
     }
 }
@@ -129,6 +236,7 @@ impl Write for Plain {
             return Err(io::Error::other("more plain bytes than are read"));
         };
         self.left = left;
+        self.left_in_step = self.left_in_step.saturating_sub(bytes.len());
         let mut rest = bytes;
         if self.shape == Shape::Stream {
             while let Some(end) = self.framer.end_of_event(rest) {
@@ -191,7 +299,12 @@ mod tests {
 
     fn metered(coding: Coding, body: &[u8], piece_len: usize) -> Usage {
         let mut inflate = Inflate::new(coding, Meter::new(Dialect::OpenAiChat, Shape::Stream), Shape::Stream);
-        body.chunks(piece_len).for_each(|piece| inflate.piece(piece));
+        for piece in body.chunks(piece_len) {
+            inflate.piece(piece);
+            while inflate.is_behind() {
+                inflate.catch_up();
+            }
+        }
         inflate.end();
         inflate.meter().finish(Known { request_bytes: 40, output_max: None })
     }
@@ -238,6 +351,7 @@ mod tests {
             framer: Framer::new(),
             shape: Shape::Whole,
             left: 3,
+            left_in_step: 0,
         };
         assert!(plain.write(b"[[[").is_ok());
         assert!(plain.write(b"[").is_err());
@@ -246,6 +360,61 @@ mod tests {
             Inflate::new(Coding::Gzip, Meter::new(Dialect::OpenAiEmbeddings, Shape::Whole), Shape::Whole);
         inflate.decoder.plain().left = 1 << 19;
         inflate.piece(&bomb);
+        while inflate.is_behind() {
+            inflate.catch_up();
+        }
+        assert!(inflate.done);
+    }
+
+    #[test]
+    fn a_piece_that_holds_much_is_read_step_by_step() {
+        // The text counts, so that the meter tells what was read of it.
+        let text = 4 << 20;
+        let mut plain = b"{\"choices\":[{\"message\":{\"content\":\"".to_vec();
+        plain.resize(plain.len() + text, b'a');
+        plain.extend_from_slice(b"\"}}],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":3}}");
+        for coding in [Coding::Gzip, Coding::Deflate, Coding::Brotli] {
+            let body = coded(coding, &plain);
+            let meter = Meter::new(Dialect::OpenAiChat, Shape::Whole);
+            let mut inflate = Inflate::new(coding, meter, Shape::Whole);
+            let (mut left, mut steps) = (INFLATED_MAX, 0);
+            inflate.piece(&body);
+            loop {
+                let read = left - inflate.decoder.plain().left;
+                assert!(read <= (STEP_MAX + 64 * 1024) as u64, "{coding:?}: {read} bytes in step {steps}");
+                left -= read;
+                if !inflate.is_behind() {
+                    break;
+                }
+                steps += 1;
+                // What comes meanwhile waits its turn.
+                inflate.piece(&[]);
+                inflate.catch_up();
+            }
+            assert!(steps >= text / STEP_MAX - 2, "{coding:?}: {steps} steps");
+            inflate.end();
+            let usage = inflate.meter().finish(Known::default());
+            assert_eq!((usage.input, usage.output), (Some(5), Some(3)), "{coding:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_when_a_body_ends_counts_as_text() {
+        let body = coded(Coding::Brotli, &vec![b' '; 4 << 20]);
+        let mut inflate =
+            Inflate::new(Coding::Brotli, Meter::new(Dialect::OpenAiChat, Shape::Whole), Shape::Whole);
+        inflate.piece(&body);
+        assert!(inflate.is_behind());
+        inflate.end();
+        assert!(!inflate.is_behind() && inflate.meter().text_bytes() > (3 << 20));
+    }
+
+    #[test]
+    fn a_window_beyond_the_specification_is_refused() {
+        // RFC 7932 9.1 reserves 0010001; the extension of some encoders follows it with a size of 30 bits.
+        let mut inflate =
+            Inflate::new(Coding::Brotli, Meter::new(Dialect::OpenAiChat, Shape::Whole), Shape::Whole);
+        inflate.piece(&[0b0001_0001, 30, 0, 0]);
         assert!(inflate.done);
     }
 
