@@ -10,10 +10,14 @@
 
 #[path = "input.rs"]
 mod input;
+#[path = "relaying.rs"]
+mod relaying;
 
+use relaying::{DONE, USAGE, Work, relay, slices};
 use std::hint::black_box;
 use tollgate::codec::http1::{Asked, Chunk, ChunkDecoder, HeadLimits, RequestScan, ResponseScan};
 use tollgate::codec::json;
+use tollgate::codec::patch::Patches;
 use tollgate::codec::sse::Framer;
 use tollgate::llm::dialect::Dialect;
 use tollgate::usage::meter::{Meter, Seen, Shape};
@@ -26,6 +30,7 @@ fn cases() -> Vec<Case> {
     head_cases(&mut all);
     body_cases(&mut all);
     event_cases(&mut all);
+    relay_cases(&mut all);
     all
 }
 
@@ -83,6 +88,18 @@ fn body_cases(all: &mut Vec<Case>) {
             assert!(found.iter().all(Option::is_some));
         }),
     ));
+    let body = input::chat_body(2 << 10, input::PROSE).replace(r#""include_usage":true"#, "").into_bytes();
+    let peek = Dialect::OpenAiChat.peek(&body).expect("a chat request");
+    let mut patches = Patches::new();
+    all.push((
+        "json_2KB/splice",
+        Box::new(move || {
+            patches.clear();
+            assert_eq!(peek.ask_for_usage(&mut patches), Ok(true));
+            peek.set_model(&mut patches, "other").expect("apart from it");
+            assert_eq!(patches.pieces(black_box(&body)).count(), 5);
+        }),
+    ));
 }
 
 fn event_cases(all: &mut Vec<Case>) {
@@ -113,6 +130,40 @@ fn event_cases(all: &mut Vec<Case>) {
             Box::new(move || {
                 next = (next + 1) % events.len();
                 assert_eq!(meter.event(black_box(&events[next])), Seen::Content);
+            }),
+        ));
+    }
+}
+
+/// An event a read, beside a copy of the same slices.
+fn relay_cases(all: &mut Vec<Case>) {
+    let shown = input::openai_stream(18);
+    let stream = [&shown, USAGE, DONE].concat();
+    let reads = slices(stream.split_inclusive("\n\n").map(str::as_bytes));
+    let mut out = Vec::new();
+    let copied = reads.clone();
+    all.push((
+        "relay_20_events/copy",
+        Box::new(move || {
+            out.clear();
+            copied.clone().into_iter().for_each(|slice| out.extend_from_slice(black_box(&slice)));
+            assert_eq!(out.len(), stream.len());
+        }),
+    ));
+    let lengths = [shown.len() + USAGE.len() + DONE.len(), shown.len() + DONE.len()];
+    for (name, work, len) in [
+        ("relay_20_events/bytes", Work::Bytes, lengths[0]),
+        ("relay_20_events/events", Work::Events, lengths[0]),
+        ("relay_20_events/metered", Work::Metered, lengths[0]),
+        ("relay_20_events/hiding", Work::Hiding, lengths[1]),
+    ] {
+        let (reads, mut out) = (reads.clone(), Vec::new());
+        all.push((
+            name,
+            Box::new(move || {
+                out.clear();
+                out = relay(work, reads.clone(), std::mem::take(&mut out));
+                assert_eq!(out.len(), len);
             }),
         ));
     }

@@ -6,7 +6,11 @@
 //! OpenAI's Python SDK sends them (`messages` first, so that everything has to be passed over), one of
 //! source code instead of prose, and one with a 1 MB image as base64. Every row checks its answer.
 //!
-//! Not measured here: reading the texts themselves, patching (`relay`), events of a stream (`sse_framing`).
+//! A second group changes the body afterwards: the model's name is replaced and usage asked for. `pieces` gathers the
+//! slices that are sent, `apply` copies them into one buffer, beside a plain copy of the body and the usual way (a
+//! tree, changed and written anew). Every row gives the same JSON.
+//!
+//! Not measured here: reading the texts themselves, sending, events of a stream (`sse_framing`).
 
 #[path = "input.rs"]
 mod input;
@@ -16,6 +20,8 @@ use input::{PROSE, TAIL, chat_body};
 use std::hint::black_box;
 use std::time::Duration;
 use tollgate::codec::json::{self, Value};
+use tollgate::codec::patch::Patches;
+use tollgate::llm::dialect::Dialect;
 
 const NAMES: [&str; 4] = ["model", "stream", "stream_options", "max_tokens"];
 
@@ -113,12 +119,69 @@ fn peek(c: &mut Criterion) {
     }
 }
 
+fn splice(c: &mut Criterion) {
+    for (name, bytes) in [("2KB", 2 << 10), ("128KB", 128 << 10)] {
+        let body = chat_body(bytes, PROSE).replace(r#""stream_options":{"include_usage":true},"#, "");
+        let body = body.as_bytes();
+        let peek = Dialect::OpenAiChat.peek(body).expect("a chat request");
+        let mut group = c.benchmark_group(format!("json_splice/{name}"));
+        group.throughput(Throughput::Bytes(body.len() as u64));
+        let mut copy = Vec::with_capacity(body.len());
+        group.bench_function(BenchmarkId::from_parameter("copy"), |b| {
+            b.iter(|| {
+                copy.clear();
+                copy.extend_from_slice(black_box(body));
+                assert_eq!(copy.len(), body.len());
+            });
+        });
+        let patched = |patches: &mut Patches| {
+            patches.clear();
+            assert_eq!(peek.ask_for_usage(patches), Ok(true));
+            peek.set_model(patches, "other").expect("apart from it");
+        };
+        let (mut patches, mut pieces, mut out) = (Patches::new(), Vec::new(), Vec::new());
+        group.bench_function(BenchmarkId::from_parameter("pieces"), |b| {
+            b.iter(|| {
+                patched(&mut patches);
+                pieces.clear();
+                let ends = patches.pieces(black_box(body)).map(|piece| (piece.as_ptr(), piece.len()));
+                pieces.extend(ends);
+                assert_eq!(pieces.len(), 5);
+            });
+        });
+        group.bench_function(BenchmarkId::from_parameter("apply"), |b| {
+            b.iter(|| {
+                patched(&mut patches);
+                out.clear();
+                patches.apply(black_box(body), &mut out);
+                assert_eq!(out.len(), patches.len_after(body.len()));
+            });
+        });
+        let mut changed = Vec::new();
+        group.bench_function(BenchmarkId::from_parameter("serde_json_value"), |b| {
+            b.iter(|| {
+                let mut tree: serde_json::Value = serde_json::from_slice(black_box(body)).expect("JSON");
+                tree["model"] = "other".into();
+                tree["stream_options"]["include_usage"] = true.into();
+                changed.clear();
+                serde_json::to_writer(&mut changed, &tree).expect("memory");
+            });
+        });
+        group.finish();
+        // Rows may be left out on the command line: what they made is compared where both ran.
+        if !out.is_empty() && !changed.is_empty() {
+            let tree = |json: &[u8]| serde_json::from_slice::<serde_json::Value>(json).expect("JSON");
+            assert_eq!(tree(&out), tree(&changed));
+        }
+    }
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default()
         .without_plots()
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_millis(800));
-    targets = peek
+    targets = peek, splice
 }
 criterion_main!(benches);
