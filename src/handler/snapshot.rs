@@ -191,7 +191,7 @@ pub struct Passthrough {
     /// Starts and ends with `/`.
     pub path: Box<str>,
     pub provider: u32,
-    /// Empty: every method.
+    /// Empty: all of `METHODS_PASSED`. Others are never passed, named here or not.
     pub methods: Vec<http::Method>,
     /// What the rest of the path must be or lie under; each starts with `/` and does not end with it. Empty:
     /// anything.
@@ -211,12 +211,25 @@ impl Passthrough {
         {
             return Err(Kind::PathUnknown);
         }
-        if self.methods.is_empty() || self.methods.contains(method) {
+        let is_named = self.methods.is_empty() || self.methods.contains(method);
+        if is_named && METHODS_PASSED.contains(method) {
             return Ok(());
         }
         Err(Kind::MethodNotAllowed)
     }
 }
+
+/// What a pass-through may pass. TRACE is not among them: its answer repeats the request, with our credential in
+/// it (RFC 9110 section 9.3.8). Nor are methods that are unknown here: what they would do is, too.
+pub const METHODS_PASSED: [http::Method; 7] = [
+    http::Method::GET,
+    http::Method::HEAD,
+    http::Method::POST,
+    http::Method::PUT,
+    http::Method::PATCH,
+    http::Method::DELETE,
+    http::Method::OPTIONS,
+];
 
 /// Whether `path` has a part that is `.` or `..`, with dots and slashes also percent-encoded or as
 /// backslashes.

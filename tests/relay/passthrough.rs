@@ -106,6 +106,35 @@ fn what_the_route_does_not_allow_never_reaches_the_provider() {
     });
 }
 
+/// A provider's server that knows TRACE repeats the request in its answer: with the credential that the gateway
+/// had put in. A route without `methods` passed every method on.
+#[test]
+fn only_the_seven_methods_are_passed_where_the_route_names_none_and_trace_never() {
+    calmly_on_every_driver(async || {
+        let repeated =
+            "HTTP/1.1 200 OK\r\nconnection: close\r\nx-repeated: sk-first\r\ncontent-length: 0\r\n\r\n";
+        let scripts = |count| -> Vec<Script> {
+            let script = || Script::new().expect_until("\r\n\r\n").send(repeated);
+            (0..count).map(|_| script()).collect()
+        };
+        let named = |setup: &mut Setup| setup.base.passthroughs[0].methods = vec![http::Method::TRACE];
+        for edit in [|_: &mut Setup| {}, named] {
+            let gateway = gateway(scripts(3), edit);
+            for method in ["TRACE", "FOO", "trace"] {
+                let answer = ask(gateway.address, get(method, "/p/v1/x")).await;
+                assert_eq!((answer.status(), answer.field("x-repeated")), (405, None), "{method}");
+            }
+            gateway.end().await;
+        }
+        let passed = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+        let gateway = gateway(scripts(passed.len()), |_| {});
+        for method in passed {
+            assert_eq!(ask(gateway.address, get(method, "/p/v1/x")).await.status(), 200, "{method}");
+        }
+        gateway.end().await;
+    });
+}
+
 #[test]
 fn a_client_that_leaves_after_its_upload_takes_the_upstream_connection_along() {
     calmly_on_every_driver(async || {
