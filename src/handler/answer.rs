@@ -182,6 +182,7 @@ async fn relay_staged(
 fn conclude(call: &mut Call<'_>, sink: &Sink<'_>, tap: &Tap, ended: Ended) -> After {
     call.exchange.ended = ended;
     call.exchange.usage = tap.usage();
+    call.exchange.unmetered = false;
     call.exchange.bytes_out = sink.body_bytes();
     if let Some(body) = tap.kept() {
         note_wrong_path(call, body);

@@ -26,7 +26,7 @@ use crate::net::deadline::Deadline;
 use crate::net::page::Slice;
 use crate::net::race::{First, race};
 use crate::net::send::SendList;
-use crate::net::upstream::{self, UpstreamError};
+use crate::net::upstream::{self, Sent, UpstreamError};
 use crate::policy::exchange::{Served, Step};
 use crate::policy::route::{ModelSent, Route};
 use std::pin::Pin;
@@ -81,8 +81,10 @@ pub struct Outgoing {
     pub target: String,
     pub body: Option<Slice>,
     pub patches: Patches,
-    /// The answer is read for its usage, so that no content coding is asked for.
+    /// The answer is read, so that no content coding is asked for.
     pub metered: bool,
+    /// Sent whole, it may be billed whether its answer comes or not.
+    pub costs: bool,
 }
 
 /// Asks targets in their order until one answers for good. `only`: the one provider that can answer.
@@ -109,7 +111,7 @@ pub async fn until_answered(
             last = Some(wrong_dialect(provider, surface));
             continue;
         }
-        let outgoing = outgoing(call, provider, asked, candidate.model)?;
+        let outgoing = outgoing(call, provider, surface, asked, candidate.model)?;
         let model = match candidate.model {
             ModelSent::Same => Rc::clone(&asked.model),
             other => other.to_string().into(),
@@ -130,6 +132,7 @@ pub async fn until_answered(
                 let status = attempted.head.status();
                 call.exchange.note(format_args!("provider {} answered {status}", provider.name));
                 call.worker.facts.passed_over(&call.exchange, snapshot, Some(status));
+                call.exchange.unmetered = false;
             }
             Ok(attempted) => return Ok(attempted),
             Err(Failed::Final(error)) => return Err(error.into()),
@@ -195,11 +198,24 @@ async fn call_upstream(
     loop {
         let mut exchange = checkout(call, provider, wanted).await?;
         let list = build(&call.head, provider, outgoing).map_err(Failed::Final)?;
-        match send_and_read_head(&mut exchange, list, provider).await {
+        let timer = Deadline::unset();
+        set(&timer, provider.timeouts.write);
+        let answered = match exchange.send(list, &timer).await {
+            Ok(sent) => {
+                call.exchange.unmetered = outgoing.costs && sent == Sent::Whole;
+                set(&timer, provider.timeouts.response_head);
+                exchange.read_head(&timer).await
+            }
+            Err(error) => Err(error),
+        };
+        match answered {
             Ok(answer) => return Ok((Answered::Upstream(answer), Source::Upstream(exchange))),
             // Its peer closed it as the request went out: a new one is asked, once, since that is not reused.
             // Another idle one could repeat the request for each that lies there.
-            Err(UpstreamError::NoAnswer) if exchange.is_reused() => wanted = Wanted::New,
+            Err(UpstreamError::NoAnswer) if exchange.is_reused() => {
+                call.exchange.unmetered = false;
+                wanted = Wanted::New;
+            }
             Err(error) => return Err(Failed::Final(call_error(provider, error))),
         }
     }
@@ -237,18 +253,6 @@ async fn checkout(
     })?;
     call.exchange.clock.mark(Step::Connect);
     Ok(Box::new(upstream::Http1Upstream::new(lease, asked_for(&call.head))))
-}
-
-async fn send_and_read_head(
-    exchange: &mut upstream::Http1Upstream,
-    list: SendList,
-    provider: &Provider,
-) -> Result<upstream::Answer, UpstreamError> {
-    let timer = Deadline::unset();
-    set(&timer, provider.timeouts.write);
-    exchange.send(list, &timer).await?;
-    set(&timer, provider.timeouts.response_head);
-    exchange.read_head(&timer).await
 }
 
 /// A timer of the whole exchange, where `provider` serves it.
@@ -329,6 +333,7 @@ fn push_patched(body: &Slice, patches: &Patches, list: &mut SendList) {
 fn outgoing(
     call: &Call<'_>,
     provider: &Provider,
+    surface: Surface<'_>,
     asked: &Asked,
     model: ModelSent<'_>,
 ) -> Result<Outgoing, Error> {
@@ -337,7 +342,8 @@ fn outgoing(
         asked.peek.set_model(&mut patches, &model.to_string()).map_err(|_| overlap())?;
     }
     let target = with_query(provider.path_for(call.head.uri.path()), call.head.uri.query());
-    Ok(Outgoing { target, body: call.exchange.body.clone(), patches, metered: true })
+    let costs = surface != Surface::CountTokens;
+    Ok(Outgoing { target, body: call.exchange.body.clone(), patches, metered: true, costs })
 }
 
 /// A path and the client's query, which goes on as it is.

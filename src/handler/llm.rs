@@ -22,6 +22,7 @@ use crate::net::downstream::Downstream;
 use crate::policy::auth::Key;
 use crate::policy::exchange::{Ended, Exchange, Step};
 use crate::policy::stage::Verdict;
+use crate::usage::meter::{Known, Meter, Shape};
 use http::{HeaderMap, Uri};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -86,6 +87,12 @@ impl Call<'_> {
     fn settle(&mut self) {
         self.finished = true;
         self.exchange.clock.mark(Step::Done);
+        if self.exchange.unmetered
+            && let Some(dialect) = self.exchange.dialect
+        {
+            let known = Known { request_bytes: self.exchange.bytes_in, output_max: None };
+            self.exchange.usage = Meter::new(dialect, Shape::Whole).finish(known);
+        }
         self.worker.facts.finish(&self.exchange, self.snapshot, self.peer);
     }
 }

@@ -44,7 +44,9 @@ pub async fn serve(call: &mut Call<'_>, downstream: &mut Downstream, path: &str)
     let provider = attempt::provider(call, route.provider)?;
     call.exchange.served = Some(Served { route: None, provider: provider.index, model: "".into() });
     let target = attempt::with_query(provider.passthrough_path(rest), call.head.uri.query());
-    let outgoing = Outgoing { target, body: None, patches: Patches::new(), metered: dialect.is_some() };
+    let metered = dialect.is_some();
+    let costs = metered && call.head.method == http::Method::POST;
+    let outgoing = Outgoing { target, body: None, patches: Patches::new(), metered, costs };
     let total = attempt::total_timer(call, provider);
     let attempting = async {
         match call.head.framing {
@@ -109,6 +111,7 @@ async fn upload(
         end.push_static(LAST_CHUNK);
         exchange.send(end, &timer).await.map_err(told)?;
     }
+    call.exchange.unmetered = outgoing.costs && downstream.is_body_read() && sent == Sent::Whole;
     call.exchange.clock.mark(Step::Sent);
     attempt::set(&timer, provider.timeouts.response_head);
     // Nobody reads from the client any more, so that its end must be watched for.

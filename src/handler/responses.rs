@@ -44,7 +44,7 @@ pub async fn serve(
     };
     let target = attempt::with_query(provider.path_for(&path), call.head.uri.query());
     let body = call.exchange.body.take().filter(|body| !body.is_empty());
-    let outgoing = Outgoing { target, body, patches: Patches::new(), metered: true };
+    let outgoing = Outgoing { target, body, patches: Patches::new(), metered: true, costs: false };
     let mut watch = ClientWatch::new(downstream.conn());
     let attempted = attempt::once(call, provider, &outgoing, Pin::new(&mut watch)).await?;
     drop((permit, outgoing));

@@ -162,6 +162,8 @@ pub struct Exchange {
     pub patches: Patches,
     pub clock: StageClock,
     pub usage: Usage,
+    /// A request that costs tokens has been sent whole, and no answer to it has been metered.
+    pub unmetered: bool,
     /// HTTP status that the client was given; 0 before.
     pub status: u16,
     /// The stable code of the error, where the gateway answered one.
@@ -192,6 +194,7 @@ impl Exchange {
             patches: Patches::new(),
             clock: StageClock::starting(start),
             usage: Usage::default(),
+            unmetered: false,
             status: 0,
             error: None,
             trouble: None,

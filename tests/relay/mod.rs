@@ -17,5 +17,6 @@ mod stages;
 mod stale;
 mod told;
 mod tunnel;
+mod unanswered;
 mod upload;
 mod wire;
