@@ -1,5 +1,5 @@
 //! The admin listener: metrics, health, the config that serves. On control, on loopback or a unix socket, or
-//! behind a token.
+//! behind a token, a client certificate, or both.
 //!
 //! | path | answer |
 //! |---|---|
@@ -8,10 +8,12 @@
 //! | `/metrics` | Prometheus text |
 //! | `/admin/v1/config` | the config that serves, with every default, secrets masked |
 //!
-//! Health and readiness need no token: a load balancer has none. Limits: `CONNECTIONS_MAX`,
-//! `REQUEST_TIMEOUT`. Absent: changing anything; that is done by editing the config.
+//! Health and readiness need neither: a load balancer has none. Certificates are those of the newest
+//! generation. Limits: `CONNECTIONS_MAX`; `REQUEST_TIMEOUT` for a head and for a TLS handshake. Absent: changing
+//! anything; that is done by editing the config.
 
 use crate::base::secret::Secret;
+use crate::handler::snapshot::AdminTls;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -28,6 +30,7 @@ use subtle::ConstantTimeEq;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
 
 const CONNECTIONS_MAX: usize = 64;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,6 +42,16 @@ pub trait Pages {
     fn config(&self) -> String;
     /// What callers must present; none: the address protects it.
     fn token(&self) -> Option<Secret>;
+    /// None: callers speak plain HTTP.
+    fn tls(&self) -> Option<AdminTls>;
+}
+
+/// What a connection says of its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Caller {
+    Unknown,
+    /// It has presented a certificate that was asked for.
+    Certified,
 }
 
 /// A bound admin listener.
@@ -87,8 +100,10 @@ impl Admin {
             };
             let pages = Rc::clone(&pages);
             match accepted {
-                Ok(Either::Tcp(stream)) => drop(tokio::task::spawn_local(connection(stream, pages, place))),
-                Ok(Either::Unix(stream)) => drop(tokio::task::spawn_local(connection(stream, pages, place))),
+                Ok(Either::Tcp(stream)) => drop(tokio::task::spawn_local(over_tcp(stream, pages, place))),
+                Ok(Either::Unix(stream)) => {
+                    drop(tokio::task::spawn_local(connection(stream, Caller::Unknown, pages, place)));
+                }
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         }
@@ -109,13 +124,26 @@ enum Either {
     Unix(tokio::net::UnixStream),
 }
 
+async fn over_tcp(stream: tokio::net::TcpStream, pages: Rc<dyn Pages>, place: OwnedSemaphorePermit) {
+    let Some(tls) = pages.tls() else { return connection(stream, Caller::Unknown, pages, place).await };
+    let handshake = TlsAcceptor::from(tls.side.config()).accept(stream);
+    // A caller that fails here is told by TLS itself.
+    let Ok(Ok(stream)) = tokio::time::timeout(REQUEST_TIMEOUT, handshake).await else { return };
+    let caller = match stream.get_ref().1.peer_certificates() {
+        Some([_, ..]) => Caller::Certified,
+        _ => Caller::Unknown,
+    };
+    connection(stream, caller, pages, place).await;
+}
+
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    caller: Caller,
     pages: Rc<dyn Pages>,
     place: OwnedSemaphorePermit,
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = answer(&request, &*pages);
+        let response = answer(&request, caller, &*pages);
         async move { Ok::<_, Infallible>(response) }
     });
     let served = hyper::server::conn::http1::Builder::new()
@@ -127,7 +155,7 @@ async fn connection(
     drop(place);
 }
 
-fn answer<B>(request: &Request<B>, pages: &dyn Pages) -> Response<Full<Bytes>> {
+fn answer<B>(request: &Request<B>, caller: Caller, pages: &dyn Pages) -> Response<Full<Bytes>> {
     let path = request.uri().path();
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are taken here\n".to_owned());
@@ -137,6 +165,9 @@ fn answer<B>(request: &Request<B>, pages: &dyn Pages) -> Response<Full<Bytes>> {
         "/readyz" if pages.is_ready() => return text(StatusCode::OK, "ready\n".to_owned()),
         "/readyz" => return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned()),
         _ => {}
+    }
+    if caller != Caller::Certified && pages.tls().is_some_and(|tls| tls.wants_certificate) {
+        return text(StatusCode::FORBIDDEN, "a client certificate is wanted\n".to_owned());
     }
     if !may_read(request, pages.token()) {
         return text(
@@ -173,8 +204,9 @@ fn typed(status: StatusCode, content_type: &'static str, body: String) -> Respon
 
 #[cfg(test)]
 mod tests {
-    use super::{Pages, answer};
+    use super::{Caller, Pages, answer};
     use crate::base::secret::Secret;
+    use crate::handler::snapshot::AdminTls;
     use hyper::Request;
 
     struct Fixed {
@@ -194,6 +226,9 @@ mod tests {
         }
         fn token(&self) -> Option<Secret> {
             self.token.clone()
+        }
+        fn tls(&self) -> Option<AdminTls> {
+            None
         }
     }
 
@@ -216,7 +251,7 @@ mod tests {
         ];
         for (ready, token, path, presented, status) in rows {
             let request = Request::get(path).header("authorization", presented).body(()).expect("a request");
-            let response = answer(&request, &Fixed { ready, token });
+            let response = answer(&request, Caller::Unknown, &Fixed { ready, token });
             assert_eq!(response.status().as_u16(), status, "{path} {presented}");
         }
     }

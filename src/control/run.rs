@@ -18,7 +18,7 @@ use crate::control::tell::tell;
 use crate::control::watch::Watched;
 use crate::handler::facts::Counters;
 use crate::handler::series::Registry;
-use crate::handler::snapshot::{AdminAddress, Snapshot, Workers as WorkerCount};
+use crate::handler::snapshot::{AdminAddress, AdminTls, Snapshot, Workers as WorkerCount};
 use crate::handler::worker::Published;
 use crate::net::resolve::Addresses;
 use crate::server::{self, Shared, StartError, Workers};
@@ -322,6 +322,10 @@ impl Pages for Control {
 
     fn token(&self) -> Option<Secret> {
         self.shared.published.newest().admin.as_ref().and_then(|admin| admin.token.clone())
+    }
+
+    fn tls(&self) -> Option<AdminTls> {
+        self.shared.published.newest().admin.as_ref().and_then(|admin| admin.tls.clone())
     }
 }
 

@@ -80,8 +80,17 @@ pub struct Listener {
 #[derive(Clone, Debug)]
 pub struct Admin {
     pub address: AdminAddress,
-    /// What callers must present as bearer; none: loopback or a unix socket protects it.
+    /// What callers must present as bearer; none: a client certificate, loopback or a unix socket protects it.
     pub token: Option<Secret>,
+    pub tls: Option<AdminTls>,
+}
+
+/// The TLS of the admin listener.
+#[derive(Clone, Debug)]
+pub struct AdminTls {
+    pub side: ServerSide,
+    /// Callers must have presented a certificate that `side` takes.
+    pub wants_certificate: bool,
 }
 
 /// Where the admin listener stands.

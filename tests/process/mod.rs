@@ -4,8 +4,9 @@
 //! `gateway` runs the binary, `streams` are a provider and callers that know every byte of an answer. Each
 //! test runs small here; `tests/long/process` runs the same with `TOLLGATE_LONG=1` and on an optimised build.
 
-mod diagnosis;
+mod admin;
 mod canary;
+mod diagnosis;
 mod gateway;
 mod log;
 mod many;

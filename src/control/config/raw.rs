@@ -126,11 +126,28 @@ pub struct ServerTls {
 #[serde(deny_unknown_fields)]
 pub struct Admin {
     /// IP address and port, or `"unix:PATH"`. An address that is not loopback needs
-    /// `token`.
+    /// `token` or `tls` with `client_ca`.
     pub address: String,
     /// What callers present as `authorization: Bearer TOKEN`, at least 16 bytes. `/healthz` and `/readyz`
     /// need none.
     pub token: Option<Credential>,
+    /// Certificate of this listener; without it callers speak plain HTTP. Not for a socket file.
+    pub tls: Option<AdminTls>,
+}
+
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdminTls {
+    /// File with the certificate chain in PEM, the server's own first.
+    #[schemars(length(min = 1))]
+    pub cert: String,
+    /// File with the private key in PEM, without a passphrase.
+    #[schemars(length(min = 1))]
+    pub key: String,
+    /// File with the CA certificates in PEM of one of which callers must present a certificate. `/healthz` and
+    /// `/readyz` need none.
+    #[schemars(length(min = 1))]
+    pub client_ca: Option<String>,
 }
 
 /// A secret that stands outside of this file.

@@ -5,7 +5,8 @@
 //! rotate every six hours (valid for twelve), a client from a cache of its worker (`sessions`). The ticket
 //! keys are the one thing that workers share: each handshake takes their lock for reading. Errors:
 //! `SetupError` names the file and what is wrong with it. There is no switch to leave out the check of a
-//! certificate. Absent: client certificates, several certificates by name, OCSP.
+//! certificate. Client certificates are asked for where control listens (`with_clients_of`). Absent: those of
+//! workers' listeners and of upstreams, several certificates by name, OCSP.
 
 use crate::base::clock;
 use crate::net::tls::sessions::WorkerSessions;
@@ -14,7 +15,8 @@ use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use std::fmt;
@@ -96,12 +98,43 @@ impl ServerSide {
         min_version: MinVersion,
         alpn: &[&str],
     ) -> Result<ServerSide, SetupError> {
+        ServerSide::with_verifier(chain, key, min_version, alpn, WebPkiClientVerifier::no_client_auth())
+    }
+
+    /// As `from_pem`; clients may present a certificate of the authorities in `client_ca`. One that is not theirs
+    /// ends the handshake; whether one was presented, the caller asks the connection.
+    pub fn with_clients_of(
+        client_ca: Pem<'_>,
+        chain: Pem<'_>,
+        key: Pem<'_>,
+        min_version: MinVersion,
+        alpn: &[&str],
+    ) -> Result<ServerSide, SetupError> {
+        let roots = Arc::new(roots_in(client_ca)?);
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).allow_unauthenticated();
+        let verifier =
+            verifier.build().map_err(|error| SetupError::new(Some(client_ca.path), error.to_string()))?;
+        ServerSide::with_verifier(chain, key, min_version, alpn, verifier)
+    }
+
+    /// For connections that control makes itself.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+
+    fn with_verifier(
+        chain: Pem<'_>,
+        key: Pem<'_>,
+        min_version: MinVersion,
+        alpn: &[&str],
+        verifier: Arc<dyn ClientCertVerifier>,
+    ) -> Result<ServerSide, SetupError> {
         let certificates = certificates_in(chain)?;
         let private_key = private_key_in(key)?;
         let builder = ServerConfig::builder_with_details(provider(), Arc::new(BaseClock))
             .with_protocol_versions(versions(min_version))
             .map_err(|error| SetupError::new(None, error.to_string()))?
-            .with_no_client_auth();
+            .with_client_cert_verifier(verifier);
         let mut config =
             builder.with_single_cert(certificates, private_key).map_err(|error| match error {
                 rustls::Error::InconsistentKeys(_) => SetupError::new(

@@ -5,7 +5,7 @@
 //! in our pages, without an allocation per event and with one copy of a byte. Order of the files: `config`
 //! (what control builds), `handshake`, `stream` (what `Conn` calls), `session`, `input`, `record`. Both
 //! futures may be dropped, which drops the connection; the caller bounds them by a deadline. Absent: early
-//! data, renegotiation (refused), client certificates.
+//! data, renegotiation (refused), client certificates (but on control's own listener: `ServerSide::config`).
 
 use crate::net::conn::Conn;
 use crate::net::stream::Stream;

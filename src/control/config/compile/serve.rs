@@ -5,7 +5,8 @@ use crate::control::config::problem::quoted;
 use crate::control::config::raw;
 use crate::control::config::sources::At;
 use crate::handler::snapshot::{
-    AccessLog, Admin, AdminAddress, DownstreamTimeouts, Limits, Listener, Log, Relay, Server, Workers,
+    AccessLog, Admin, AdminAddress, AdminTls, DownstreamTimeouts, Limits, Listener, Log, Relay, Server,
+    Workers,
 };
 use crate::net::runtime::Wish;
 use crate::net::tls::{MinVersion, Pem, ServerSide};
@@ -38,7 +39,8 @@ pub fn listeners(context: &mut Context<'_>) -> Vec<Listener> {
     let mut listeners: Vec<Listener> = Vec::new();
     for (index, raw) in sources.raw.listener.iter().enumerate() {
         let at = sources.main("listener").at(index);
-        let tls = raw.tls.as_ref().and_then(|tls| server_tls(context, &at.key("tls"), tls));
+        let tls =
+            raw.tls.as_ref().and_then(|tls| server_tls(context, &at.key("tls"), &tls.cert, &tls.key, None));
         let Some(address) = address(context, &at.key("address"), &raw.address) else { continue };
         let earlier = &sources.raw.listener[..index];
         let same = |other: &raw::Listener| address.port() != 0 && other.address.parse() == Ok(address);
@@ -65,22 +67,33 @@ pub fn admin(context: &mut Context<'_>) -> Option<Admin> {
         let message = format!("the token has {length} bytes, allowed: at least {TOKEN_BYTES_MIN}");
         context.error(at.key("token"), message);
     }
+    let client_ca = raw.tls.as_ref().and_then(|tls| tls.client_ca.as_deref());
+    let side =
+        raw.tls.as_ref().and_then(|tls| server_tls(context, &at.key("tls"), &tls.cert, &tls.key, client_ca));
+    let tls = side.map(|side| AdminTls { side, wants_certificate: client_ca.is_some() });
     if let Some(path) = raw.address.strip_prefix("unix:") {
         if path.is_empty() {
             context.error(at.key("address"), "\"unix:\" names no socket, allowed: \"unix:PATH\"");
         }
+        if raw.tls.is_some() {
+            context.error(
+                at.key("tls"),
+                "a socket file takes no TLS: only this user may open it; remove the key",
+            );
+        }
         let path = context.path(&at, path);
-        return Some(Admin { address: AdminAddress::Unix(path), token });
+        return Some(Admin { address: AdminAddress::Unix(path), token, tls: None });
     }
     let address = address(context, &at.key("address"), &raw.address)?;
-    if !address.ip().is_loopback() && raw.token.is_none() {
+    let is_open = !address.ip().is_loopback();
+    if is_open && raw.token.is_none() && client_ca.is_none() {
         let message = format!(
             "{address} can be reached by others and nothing protects it; use a loopback address or \
-             \"unix:PATH\", or set token"
+             \"unix:PATH\", or set token or tls.client_ca"
         );
         context.error(at.key("address"), message);
     }
-    if !address.ip().is_loopback() && raw.token.is_some() {
+    if is_open && raw.token.is_some() && raw.tls.is_none() {
         let message = format!("{address} takes the token without TLS: who listens on the way can use it");
         context.warn(at.key("address"), message);
     }
@@ -89,7 +102,7 @@ pub fn admin(context: &mut Context<'_>) -> Option<Admin> {
     {
         context.error(at.key("address"), format!("{address} is the address of a [[listener]] already"));
     }
-    Some(Admin { address: AdminAddress::Tcp(address), token })
+    Some(Admin { address: AdminAddress::Tcp(address), token, tls })
 }
 
 pub fn limits(context: &mut Context<'_>) -> Limits {
@@ -152,16 +165,36 @@ fn address(context: &mut Context<'_>, at: &At, text: &str) -> Option<SocketAddr>
     None
 }
 
-fn server_tls(context: &mut Context<'_>, at: &At, raw: &raw::ServerTls) -> Option<ServerSide> {
-    let (cert_at, key_at) = (at.key("cert"), at.key("key"));
-    let (cert, key) = (context.file(&cert_at, &raw.cert), context.file(&key_at, &raw.key));
+/// `client_ca`: the file of the authorities whose certificates callers may present.
+fn server_tls(
+    context: &mut Context<'_>,
+    at: &At,
+    cert: &str,
+    key: &str,
+    client_ca: Option<&str>,
+) -> Option<ServerSide> {
+    let (cert_at, key_at, ca_at) = (at.key("cert"), at.key("key"), at.key("client_ca"));
+    let read =
+        |context: &mut Context<'_>, at: &At, written| (context.path(at, written), context.file(at, written));
+    let (cert_path, cert) = read(context, &cert_at, cert);
+    let (key_path, key) = read(context, &key_at, key);
+    let client_ca = client_ca.map(|written| read(context, &ca_at, written));
     let (cert, key) = (cert?, key?);
-    let (cert_path, key_path) = (context.path(&cert_at, &raw.cert), context.path(&key_at, &raw.key));
     let chain = Pem { path: &cert_path, text: &cert };
     let key = Pem { path: &key_path, text: &key };
-    let side = ServerSide::from_pem(chain, key, MinVersion::default(), &ALPN);
+    let side = match &client_ca {
+        None => ServerSide::from_pem(chain, key, MinVersion::default(), &ALPN),
+        Some((path, text)) => {
+            let client_ca = Pem { path, text: text.as_ref()? };
+            ServerSide::with_clients_of(client_ca, chain, key, MinVersion::default(), &ALPN)
+        }
+    };
     side.map_err(|error| {
-        let at = if error.file.as_deref() == Some(&*key_path) { key_at } else { cert_at };
+        let at = match error.file.as_deref() {
+            Some(file) if file == key_path => key_at,
+            Some(file) if client_ca.as_ref().is_some_and(|(path, _)| file == path) => ca_at,
+            _ => cert_at,
+        };
         context.error(at, error.to_string());
     })
     .ok()
