@@ -21,7 +21,7 @@ svg{width:100%;max-width:700px;background:var(--soft);border-radius:6px}svg text
 svg .title{font-size:14px;font-weight:600}svg .grid{stroke:var(--line)}
 .better{color:#2e8b57;font-weight:600}.worse{color:#d1495b;font-weight:600}.soft{opacity:.7}
 .failed{border-left:4px solid #d1495b;padding-left:1rem}code{overflow-wrap:anywhere}
-.scroll{overflow-x:auto}";
+.scroll{overflow-x:auto}.alone :is(td,th):nth-child(n+5){display:none}";
 
 /// `rounds` of results, each round one result per target in the same order; a single run is one round of one.
 pub fn of(rounds: &[Vec<RunResult>]) -> Result<String, String> {
@@ -116,8 +116,9 @@ fn saturated(rounds: &[Vec<RunResult>], lines: &mut String) {
 fn ratios(rounds: &[Vec<RunResult>], names: &[String], out: &mut String) {
     let _ = write!(
         out,
-        "<h2>Figures</h2>\n<div class=\"scroll\"><table><tr><th>figure</th><th>unit</th><th class=\"name\">target</th>\
+        "<h2>Figures</h2>\n<div class=\"scroll\"><table{}><tr><th>figure</th><th>unit</th><th class=\"name\">target</th>\
          <th>median</th><th>min to max</th><th>ratio to {}</th><th>min to max</th><th>verdict</th></tr>\n",
+        if rounds.len() == 1 && names.len() == 1 { " class=\"alone\"" } else { "" },
         escape(&names[0])
     );
     for row in rows(rounds) {

@@ -15,6 +15,7 @@ use crate::mock::stats::Counter;
 use crate::net::clock::{NS_PER_MS, NS_PER_S, now_ns};
 use crate::net::process;
 use crate::net::reactor::{Reactor, Ready};
+use crate::net::stream::Stream;
 use crate::record::stream_name;
 use crate::run::connection::{Connection, State};
 use crate::run::exchange::{Exchange, Failure};
@@ -237,56 +238,56 @@ impl Worker {
     }
 
     fn connect(&mut self, load: usize, planned_ns: u64, number: usize) {
-        if self.plan.scenario.http == Http::Two {
-            return self.connect_lanes(load, planned_ns, number);
-        }
-        let state = &mut self.loads[load];
-        let made = self.plan.target.connect().and_then(|stream| {
-            let place = self.free.pop().unwrap_or_else(|| {
-                self.connections.push(None);
-                self.connections.len() - 1
-            });
-            self.reactor.add(&stream, place as u64)?;
-            let mut connection = Connection::new(stream, load, state.load.leave_after_events);
-            if let Some(bytes) = state.bytes_per_sweep() {
-                connection.read_bytes = bytes;
-                connection.stream.bound_receive_buffer(SLOW_READER_BUFFER)?;
-            }
-            self.connections[place] = Some(Box::new(connection));
-            Ok(place)
+        let stream = self.plan.target.connect();
+        let made = stream.and_then(|stream| match self.plan.scenario.http {
+            Http::One => self.add_connection(load, stream),
+            Http::Two => self.add_lanes(load, stream),
         });
+        let recorder = &mut self.loads[load].recorder;
         match made {
             Ok(place) => {
-                state.open += 1;
-                if state.recorder.window.holds(now_ns()) {
-                    state.recorder.counts.connects += 1;
-                }
+                recorder.counts.connects += u64::from(recorder.window.holds(now_ns()));
                 self.send(place, planned_ns, number);
             }
             Err(error) => {
                 let class = format!("connect: {}", error.kind());
-                state.recorder.failed(now_ns(), &class, &error.to_string());
+                recorder.failed(now_ns(), &class, &error.to_string());
             }
         }
     }
 
+    fn add_connection(&mut self, load: usize, stream: Stream) -> io::Result<usize> {
+        let state = &self.loads[load];
+        let mut connection = Connection::new(stream, load, state.load.leave_after_events);
+        if let Some(bytes) = state.bytes_per_sweep() {
+            connection.read_bytes = bytes;
+            connection.stream.bound_receive_buffer(SLOW_READER_BUFFER)?;
+        }
+        let place = self.free_place();
+        self.reactor.add(&connection.stream, place as u64)?;
+        self.connections[place] = Some(Box::new(connection));
+        self.loads[load].open += 1;
+        Ok(place)
+    }
+
+    fn free_place(&mut self) -> usize {
+        self.free.pop().unwrap_or_else(|| {
+            self.connections.push(None);
+            self.connections.len() - 1
+        })
+    }
+
     fn send(&mut self, place: usize, planned_ns: u64, number: usize) {
-        let Some(connection) = self.connections[place].as_mut() else {
+        let Some(load) = self.connections[place].as_ref().map(|connection| connection.load) else {
             return self.send_lane(place, planned_ns, number);
         };
-        let load = connection.load;
-        let state = &mut self.loads[load];
-        let chosen = if state.is_trace { number } else { self.random.usize(..state.requests.len()) };
-        let template = &self.plan.templates[load][chosen];
+        let (chosen, exchange) = self.begin(load, planned_ns, number);
+        let (stream, state) = (exchange.stream, &mut self.loads[load]);
         let (request, name_at) = &state.requests[chosen];
-        let stream = self.next_stream;
-        self.next_stream = self.next_stream.wrapping_add(1);
-        let expected = template.records.filter(|_| name_at.is_some());
-        let exchange = Exchange::new(planned_ns, stream, template.dialect, template.mode, expected);
         if state.recorder.window.holds(planned_ns) {
-            state.recorder.counts.sent += 1;
             state.recorder.counts.bytes_out += request.len() as u64;
         }
+        let Some(connection) = self.connections[place].as_mut() else { return };
         let outcome = connection.start(exchange, |out| {
             let start = out.len();
             out.extend_from_slice(request);
@@ -297,6 +298,19 @@ impl Worker {
         if let Err(error) = outcome {
             self.broke(place, &error);
         }
+    }
+
+    /// Chooses the template of a send and names its stream.
+    fn begin(&mut self, load: usize, planned_ns: u64, number: usize) -> (usize, Exchange) {
+        let state = &mut self.loads[load];
+        let templates = &self.plan.templates[load];
+        let chosen = if state.is_trace { number } else { self.random.usize(..templates.len()) };
+        let template = &templates[chosen];
+        let stream = self.next_stream;
+        self.next_stream = self.next_stream.wrapping_add(1);
+        let expected = template.records.filter(|_| template.name_at.is_some());
+        state.recorder.counts.sent += u64::from(state.recorder.window.holds(planned_ns));
+        (chosen, Exchange::new(planned_ns, stream, template.dialect, template.mode, expected))
     }
 
     fn on_ready(&mut self, one: Ready) {

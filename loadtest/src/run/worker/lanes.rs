@@ -4,69 +4,50 @@
 //! So planning, waiting and refilling are those of HTTP/1.1, where a place has one lane. A request is
 //! queued on its connection, and connections with something to do are turned once per loop.
 
+use std::io;
+
 use bytes::Bytes;
 
 use super::{LoadState, Worker};
 use crate::measure::recorder::Recorder;
 use crate::net::clock::now_ns;
+use crate::net::stream::Stream;
 use crate::record::stream_name;
 use crate::run::exchange::{Exchange, Failure};
 use crate::run::http2::{Habits, Http2};
 use crate::scenario::Rate;
 
 impl Worker {
-    /// Opens a connection with as many lanes as the scenario gives one and the load still has.
-    pub(super) fn connect_lanes(&mut self, load: usize, planned_ns: u64, number: usize) {
-        let state = &mut self.loads[load];
+    /// Makes a connection with as many lanes as the scenario gives one and the load still has; all but one are
+    /// idle.
+    pub(super) fn add_lanes(&mut self, load: usize, stream: Stream) -> io::Result<usize> {
+        let state = &self.loads[load];
         let lanes = self.plan.scenario.streams_per_connection.min(state.open_max - state.open);
-        let made = self.plan.target.connect().and_then(|stream| {
-            let place = self.free.pop().unwrap_or_else(|| {
-                self.connections.push(None);
-                self.connections.len() - 1
-            });
-            self.reactor.add(&stream, place as u64)?;
-            let is_tls = self.plan.target.is_tls();
-            let habits =
-                Habits { leave_after: state.load.leave_after_events, room_bytes: state.bytes_per_sweep() };
-            let made = Http2::new(stream, is_tls, load, lanes, habits);
-            self.carriers.resize_with(self.connections.len().max(self.carriers.len()), || None);
-            self.carriers[place] = Some(Box::new(made));
-            Ok(place)
-        });
-        match made {
-            Ok(place) => {
-                state.open += lanes;
-                if state.recorder.window.holds(now_ns()) {
-                    state.recorder.counts.connects += 1;
-                }
-                state.idle.extend(std::iter::repeat_n(place, lanes - 1));
-                self.send_lane(place, planned_ns, number);
-            }
-            Err(error) => {
-                let class = format!("connect: {}", error.kind());
-                state.recorder.failed(now_ns(), &class, &error.to_string());
-            }
-        }
+        let habits =
+            Habits { leave_after: state.load.leave_after_events, room_bytes: state.bytes_per_sweep() };
+        let place = self.free_place();
+        self.reactor.add(&stream, place as u64)?;
+        let made = Http2::new(stream, self.plan.target.is_tls(), load, lanes, habits);
+        self.carriers.resize_with(self.connections.len().max(self.carriers.len()), || None);
+        self.carriers[place] = Some(Box::new(made));
+        let state = &mut self.loads[load];
+        state.open += lanes;
+        state.idle.extend(std::iter::repeat_n(place, lanes - 1));
+        Ok(place)
     }
 
     pub(super) fn send_lane(&mut self, place: usize, planned_ns: u64, number: usize) {
-        let Some(carrier) = self.carriers.get_mut(place).and_then(Option::as_mut) else { return };
-        let load = carrier.load;
-        let state = &mut self.loads[load];
-        let chosen = if state.is_trace { number } else { self.random.usize(..state.streams.len()) };
+        let Some(load) = self.carriers.get(place).and_then(Option::as_ref).map(|carrier| carrier.load) else {
+            return;
+        };
+        let (chosen, exchange) = self.begin(load, planned_ns, number);
         let template = &self.plan.templates[load][chosen];
-        let stream = self.next_stream;
-        self.next_stream = self.next_stream.wrapping_add(1);
-        let expected = template.records.filter(|_| template.name_at.is_some());
-        let exchange = Exchange::new(planned_ns, stream, template.dialect, template.mode, expected);
         let mut body = template.body.clone();
         if let Some(at) = template.name_at {
-            body[at..at + 8].copy_from_slice(&stream_name(stream));
+            body[at..at + 8].copy_from_slice(&stream_name(exchange.stream));
         }
-        if state.recorder.window.holds(planned_ns) {
-            state.recorder.counts.sent += 1;
-        }
-        carrier.start(exchange, state.streams[chosen].clone(), Bytes::from(body));
+        let Some(carrier) = self.carriers[place].as_mut() else { return };
+        carrier.start(exchange, self.loads[load].streams[chosen].clone(), Bytes::from(body));
         self.stirred.push(place);
     }
 
