@@ -339,8 +339,11 @@ impl Relay<'_, '_> {
             let (mut out, error, id) = (Vec::new(), error.for_client(), &self.exchange.id);
             match &mut events.stages {
                 Some(stages) => stages.write_error(&error, id, &mut out),
-                // Nothing is observed where no stage may have to write: the error stands for itself.
-                None => events.dialect.stream_error(&error, id, &StreamState::new(), &mut out),
+                // Nothing is observed where no stage may have to write.
+                None => {
+                    let state = StreamState::after(self.exchange.events);
+                    events.dialect.stream_error(&error, id, &state, &mut out);
+                }
             }
             self.sink.copy(&out);
         }

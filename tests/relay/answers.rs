@@ -50,8 +50,25 @@ fn a_stream_that_breaks_off_between_events_ends_with_an_error_event_and_no_end()
         let data: serde_json::Value = serde_json::from_str(data).expect("JSON");
         assert_eq!((&data["type"], &data["error"]["type"]), (&"error".into(), &"api_error".into()));
     };
-    let rows: [(&str, ProviderKind, Check); 2] =
-        [("/v1/chat/completions", OpenAi, openai), ("/v1/messages", Anthropic, anthropic)];
+    // Its number was 0 whatever came before, and what the API's schema asks for stood only in `error`.
+    let responses: Check = |answer| {
+        let event = answer.text().strip_prefix(WORD).expect("the word first");
+        let data = event.strip_prefix("event: error\ndata: ").expect("an error").trim_end();
+        let data: serde_json::Value = serde_json::from_str(data).expect("JSON");
+        assert_eq!((&data["type"], &data["sequence_number"]), (&"error".into(), &1.into()));
+        for told in [&data, &data["error"]] {
+            assert_eq!(
+                (&told["code"], &told["param"]),
+                (&"upstream_invalid_response".into(), &serde_json::Value::Null)
+            );
+            assert!(told["message"].is_string(), "{told}");
+        }
+    };
+    let rows: [(&str, ProviderKind, Check); 3] = [
+        ("/v1/chat/completions", OpenAi, openai),
+        ("/v1/responses", OpenAi, responses),
+        ("/v1/messages", Anthropic, anthropic),
+    ];
     for (path, kind, check) in rows {
         let cut = async move |script: Script| {
             let (listener, address) = listen();

@@ -171,7 +171,8 @@ impl Dialect {
     }
 
     /// Appends the events that tell of an error in a stream that has begun, so that the SDKs raise. The
-    /// connection is closed after it. A `StreamState` that has observed nothing will do.
+    /// connection is closed after it. A `StreamState` that has observed nothing will do: the error stands for
+    /// itself then, numbered as [`StreamState::after`] says.
     pub fn stream_error(self, error: &Error, id: &RequestId, state: &StreamState, out: &mut Vec<u8>) {
         self.wire().stream_error(error, id, state, out);
     }

@@ -266,11 +266,16 @@ fn error_members(error: &Error, id: &RequestId, body: &mut Object<'_>) {
 
 pub(super) fn error_object(error: &Error, members: &mut Object<'_>) {
     members.text("message", &error.detail).text("type", error_type(error.kind));
+    param(error, members);
+    members.text("code", error.kind.row().code);
+}
+
+/// The field at fault, always there.
+pub(super) fn param(error: &Error, members: &mut Object<'_>) {
     match error.param {
         Some(param) => members.text("param", param),
         None => members.null("param"),
     };
-    members.text("code", error.kind.row().code);
 }
 
 fn error_type(kind: ErrorKind) -> &'static str {

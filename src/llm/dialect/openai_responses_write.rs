@@ -8,7 +8,7 @@
 
 use super::cut::{set, type_of};
 use super::lane::{Lane, LaneKind, Lanes, Part, index};
-use super::openai_chunk::{NOTHING_USED, error_object};
+use super::openai_chunk::{NOTHING_USED, error_object, param};
 use super::openai_responses::{REASONING_CONTENT, event_type};
 use super::stream::{Ending, Item, ItemText, Refusal, StreamState};
 use super::write::{Object, event, object};
@@ -27,11 +27,14 @@ fn numbered(out: &mut Vec<u8>, name: &str, sequence: &mut u64, fill: impl FnOnce
     *sequence += 1;
 }
 
-/// `event: error` with an `error` member, at which the SDKs raise, then `response.failed` for those who wait
-/// for it.
+/// `event: error`, then `response.failed` for those who wait for it, where the response is known. The error stands
+/// twice: flat as the API's schema has it (`ResponseErrorEvent`), and in the `error` member that the API sends and
+/// at which the SDKs raise.
 pub(super) fn stream_error(error: &Error, id: &RequestId, state: &StreamState, out: &mut Vec<u8>) {
     let mut sequence = state.sequence;
     numbered(out, "error", &mut sequence, |body| {
+        body.text("code", error.kind.row().code).text("message", &error.detail);
+        param(error, body);
         body.object("error", |members| error_object(error, members)).text("request_id", id.as_str());
     });
     if state.response.is_empty() {

@@ -131,6 +131,11 @@ impl StreamState {
         StreamState::default()
     }
 
+    /// Of a stream of which nothing is known but how many events it had.
+    pub fn after(events: u64) -> StreamState {
+        StreamState { sequence: events, ..StreamState::default() }
+    }
+
     /// Remembers the first id and name that are not empty.
     pub(super) fn named(&mut self, id: Option<&[u8]>, model: Option<&[u8]>) {
         for (place, said) in [(&mut self.id, id), (&mut self.model, model)] {
