@@ -15,7 +15,7 @@ const STYLE: &str = "
 body{font:15px/1.5 system-ui,sans-serif;max-width:1360px;margin:2rem auto;padding:0 1rem}
 h1{margin-bottom:0}h2{margin-top:2rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 td,th{padding:.2rem .7rem;border-bottom:1px solid var(--line);text-align:right}
-td:first-child,th:first-child,td.name{text-align:left}tr.first td{border-top:2px solid var(--line)}
+td:first-child,th:first-child,.name{text-align:left}tr.first td{border-top:2px solid var(--line)}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(520px,1fr));gap:1rem}
 svg{width:100%;max-width:700px;background:var(--soft);border-radius:6px}svg text{font-size:11px;fill:currentColor}
 svg .title{font-size:14px;font-weight:600}svg .grid{stroke:var(--line)}
@@ -190,8 +190,7 @@ const TIMES: [(&str, Pick); 4] = [
 
 fn charts(rounds: &[Vec<RunResult>], names: &[String], place: usize, out: &mut String) -> Result<(), String> {
     let load = &rounds[0][0].loads[place];
-    let _ =
-        write!(out, "<h2>{} ({})</h2>\n<div class=\"charts\">\n", escape(&load.name), escape(&load.shape));
+    let mut drawn = String::new();
     for (title, pick) in TIMES {
         let mut series = Vec::new();
         for (participant, name) in names.iter().enumerate() {
@@ -202,11 +201,15 @@ fn charts(rounds: &[Vec<RunResult>], names: &[String], place: usize, out: &mut S
         }
         if !series.is_empty() {
             let (x, y) = (Scale::Quantile, Scale::Logarithmic);
-            out.push_str(&Chart { title, x_label: "percentile", y_label: "us", x, y, series }.svg());
+            drawn.push_str(&Chart { title, x_label: "percentile", y_label: "us", x, y, series }.svg());
         }
     }
-    over_time(rounds, names, place, out);
-    out.push_str("</div>\n");
+    over_time(rounds, names, place, &mut drawn);
+    // A load of which nothing came has no charts: what became of it stands in the last table.
+    if !drawn.is_empty() {
+        let (name, shape) = (escape(&load.name), escape(&load.shape));
+        let _ = write!(out, "<h2>{name} ({shape})</h2>\n<div class=\"charts\">\n{drawn}</div>\n");
+    }
     Ok(())
 }
 
