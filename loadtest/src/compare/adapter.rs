@@ -251,4 +251,18 @@ mod tests {
             let _ = std::fs::remove_dir_all(folder);
         }
     }
+
+    #[test]
+    fn a_shipped_adapter_refuses_in_one_line_what_its_gateway_lacks() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("adapters");
+        let rows = [("tollgate", "HTTP", "HTTP/2"), ("portkey", "HTTP", "HTTP/2"), ("litellm", "TLS", "TLS")];
+        for (name, variable, lacked) in rows {
+            let value = if variable == "HTTP" { "2" } else { "1" };
+            let mut command = std::process::Command::new(folder.join(name).join("run"));
+            let done = command.arg("start").env(variable, value).output().expect("bash is installed");
+            let told = String::from_utf8_lossy(&done.stderr).into_owned();
+            assert_eq!((done.status.code(), told.lines().count()), (Some(1), 1), "{name}: {told}");
+            assert!(told.contains(&format!("no variant with {lacked}")), "{name}: {told}");
+        }
+    }
 }
