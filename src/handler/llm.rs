@@ -233,10 +233,14 @@ async fn list_models(
 ) -> Result<After, Stop> {
     let dialect = call.exchange.dialect.unwrap_or(Dialect::OpenAiChat);
     let body = match surface {
-        Surface::Model(name) => models::one(call.snapshot, key, dialect, name).ok_or_else(|| {
-            let detail = format!("no model \"{}\" for this key", reply::quoted(name));
-            Error::new(Kind::ModelUnknown, detail)
-        })?,
+        Surface::Model(path) => {
+            let name = models::name_in(path);
+            let found = name.as_deref().and_then(|name| models::one(call.snapshot, key, dialect, name));
+            found.ok_or_else(|| {
+                let asked = reply::quoted(name.as_deref().unwrap_or(path));
+                Error::new(Kind::ModelUnknown, format!("no model \"{asked}\" for this key"))
+            })?
+        }
         _ => models::list(call.snapshot, key, dialect),
     };
     answer_whole(call, downstream, &body).await

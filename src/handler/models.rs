@@ -1,13 +1,15 @@
 //! `/v1/models`: the models that the caller's key may ask for, as a list or one of them.
 //!
 //! OpenAI's form, or Anthropic's where the caller sent `anthropic-version`. Wildcard routes name nothing that
-//! could be listed; one model is found through them all the same. Source: the reference pages of both
-//! vendors, November 2026.
+//! could be listed; one model is found through them all the same. A name stands in the path as it is or
+//! percent-encoded, as SDKs send one with a slash. Source: the reference pages of both vendors, November 2026;
+//! RFC 3986 section 2.1.
 
 use crate::codec::json;
 use crate::handler::snapshot::Snapshot;
 use crate::llm::dialect::Dialect;
 use crate::policy::auth::Key;
+use std::borrow::Cow;
 
 /// The list as JSON.
 pub fn list(snapshot: &Snapshot, key: &Key, dialect: Dialect) -> Vec<u8> {
@@ -41,6 +43,24 @@ pub fn one(snapshot: &Snapshot, key: &Key, dialect: Dialect, name: &str) -> Opti
     let mut out = Vec::with_capacity(96);
     write_model(name, dialect, &mut out);
     Some(out)
+}
+
+/// The name that a path says, its escapes decoded; none where one of them is no escape, or what they give is
+/// not UTF-8.
+pub fn name_in(path: &str) -> Option<Cow<'_, str>> {
+    if !path.contains('%') {
+        return Some(Cow::Borrowed(path));
+    }
+    let digit = |byte: Option<u8>| char::from(byte?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut name = Vec::with_capacity(path.len());
+    let mut bytes = path.bytes();
+    while let Some(byte) = bytes.next() {
+        name.push(match byte {
+            b'%' => digit(bytes.next())? << 4 | digit(bytes.next())?,
+            byte => byte,
+        });
+    }
+    String::from_utf8(name).ok().map(Cow::Owned)
 }
 
 fn write_model(name: &str, dialect: Dialect, out: &mut Vec<u8>) {

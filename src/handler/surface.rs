@@ -1,8 +1,9 @@
 //! Paths under which clients speak a dialect to us: path and method in, surface out.
 //!
 //! A surface fixes the dialect of the answer (errors included) and what is done with the request. Paths are
-//! compared as sent, without decoding: an encoded slash is no slash. Errors: an unknown path, or a known one
-//! with another method (which are named). Pass-through prefixes of the config are asked after these.
+//! compared as sent, without decoding: an encoded slash is no slash (a model's name is decoded by `models`).
+//! Errors: an unknown path, or a known one with another method (which are named). Pass-through prefixes of
+//! the config are asked after these.
 
 use crate::llm::dialect::Dialect;
 

@@ -62,6 +62,48 @@ fn errors_speak_the_dialect_of_the_path() {
 }
 
 #[test]
+fn one_model_is_found_by_its_name_as_it_is_and_percent_encoded() {
+    on_every_driver(async || {
+        let (_upstream, address) = listen();
+        let named = |setup: Setup, name| setup.model(name, &[(0, "")]);
+        let setup = Setup::default().upstream("a", OpenAi, address);
+        let gateway = Gateway::start(&["eu/big", "a b", "50%", "größe"].into_iter().fold(setup, named));
+        // The segment as it is sent, the status, the model that is shown or quoted.
+        let rows = [
+            ("eu%2Fbig", 200, "eu/big"),
+            ("eu%2fbig", 200, "eu/big"),
+            ("eu/big", 200, "eu/big"),
+            ("a%20b", 200, "a b"),
+            ("%61%20b", 200, "a b"),
+            ("50%25", 200, "50%"),
+            ("gr%C3%B6%C3%9Fe", 200, "größe"),
+            ("a+b", 404, "\"a+b\""),
+            ("50%", 404, "\"50%\""),
+            ("50%2", 404, "\"50%2\""),
+            ("50%2G", 404, "\"50%2G\""),
+            ("50%+5", 404, "\"50%+5\""),
+            ("50%2525", 404, "\"50%25\""),
+            ("gr%F6%DFe", 404, "\"gr%F6%DFe\""),
+            ("x%0D%0Ay%00%1B%7f", 404, "\"xy\""),
+            ("x%C2%85y", 404, "\"xy\""),
+        ];
+        for (segment, status, shown) in rows {
+            let answer = ask(gateway.address, get("GET", &format!("/v1/models/{segment}"))).await;
+            assert_eq!(answer.status(), status, "{segment}: {}", answer.text());
+            match status {
+                200 => assert_eq!(answer.json()["id"], shown, "{segment}"),
+                _ => assert!(
+                    answer.json()["error"]["message"].as_str().is_some_and(|text| text.contains(shown)),
+                    "{segment}: {}",
+                    answer.text()
+                ),
+            }
+        }
+        gateway.end().await;
+    });
+}
+
+#[test]
 fn the_model_is_spliced_and_every_other_byte_goes_on_as_it_came() {
     on_every_driver(async || {
         let body = "{ \"x\" : [1.0,2e5] ,\"model\":\"public\", \"\\u0061\":\"\\/\" ,\"messages\":[ ]}\n";
