@@ -151,9 +151,11 @@ async fn answer(call: &mut Call<'_>, downstream: &mut Downstream) -> Result<Answ
     let path = call.head.uri.path().to_owned();
     let surface = match Surface::of(call.head.method.as_str(), &path) {
         Some(Ok(surface)) => surface,
-        Some(Err(WrongMethod(methods))) => {
-            let detail = format!("{} is not allowed here, only {methods}", call.head.method);
-            return Err(Error::new(Kind::MethodNotAllowed, detail).allow(methods).into());
+        Some(Err(WrongMethod { surface, allowed })) => {
+            call.exchange.surface = surface.name();
+            call.exchange.dialect = Some(request::dialect(surface, &call.head));
+            let detail = format!("{} is not allowed here, only {allowed}", call.head.method);
+            return Err(Error::new(Kind::MethodNotAllowed, detail).allow(allowed).into());
         }
         // Boxed, as below: rarer than a call of a model, and its states would be part of each.
         None => return Box::pin(passthrough::serve(call, downstream, &path)).await,

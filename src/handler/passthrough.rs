@@ -30,10 +30,10 @@ use std::pin::Pin;
 
 /// Serves a path that is no surface's.
 pub async fn serve(call: &mut Call<'_>, downstream: &mut Downstream, path: &str) -> Result<Answering, Stop> {
-    call.exchange.surface = "passthrough";
     let Some((route, rest)) = call.snapshot.passthrough(path) else {
         return Err(Error::new(Kind::PathUnknown, "nothing is served under this path").into());
     };
+    call.exchange.surface = "passthrough";
     let dialect = dialect_of(rest);
     call.exchange.dialect = dialect;
     let key = request::authenticate(call)?;

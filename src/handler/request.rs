@@ -40,18 +40,15 @@ pub fn dialect(surface: Surface<'_>, head: &RequestHead) -> Dialect {
 pub fn authenticate<'a>(call: &mut Call<'a>) -> Result<&'a Key, Error> {
     let snapshot = call.snapshot;
     let presented = presented_key(&call.head.headers);
-    let key = snapshot.keys.authenticate(presented, clock::unix_ms()).map_err(|kind| {
-        Error::new(
-            kind,
-            match kind {
-                Kind::KeyMissing => {
-                    "no API key: send it as \"authorization: Bearer KEY\" or \"x-api-key: KEY\""
-                }
-                Kind::KeyExpired => "this API key has expired",
-                Kind::KeyDisabled => "this API key has been revoked",
-                _ => "this API key is not known here",
-            },
-        )
+    let key = snapshot.keys.authenticate(presented, clock::unix_ms()).map_err(|refused| {
+        call.exchange.key = refused.key.map(|key| key.index);
+        let detail = match refused.kind {
+            Kind::KeyMissing => "no API key: send it as \"authorization: Bearer KEY\" or \"x-api-key: KEY\"",
+            Kind::KeyExpired => "this API key has expired",
+            Kind::KeyDisabled => "this API key has been revoked",
+            _ => "this API key is not known here",
+        };
+        Error::new(refused.kind, detail)
     })?;
     call.exchange.key = Some(key.index);
     Ok(key)

@@ -25,14 +25,27 @@ pub enum Surface<'p> {
     Model(&'p str),
 }
 
-/// The path is known, but not with this method; these are allowed.
+/// The path is known, but not with this method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WrongMethod(pub &'static str);
+pub struct WrongMethod<'p> {
+    pub surface: Surface<'p>,
+    pub allowed: &'static str,
+}
 
 impl<'p> Surface<'p> {
-    /// The surface of a path (without query). None: not one of ours.
-    pub fn of(method: &str, path: &'p str) -> Option<Result<Surface<'p>, WrongMethod>> {
-        let (surface, methods) = match path {
+    /// What a path (without query) and a method ask for. None: not a path of ours.
+    pub fn of(method: &str, path: &'p str) -> Option<Result<Surface<'p>, WrongMethod<'p>>> {
+        let (surface, allowed) = Surface::at(path)?;
+        Some(if allowed.split(", ").any(|one| one == method) {
+            Ok(surface)
+        } else {
+            Err(WrongMethod { surface, allowed })
+        })
+    }
+
+    /// The surface of a path, and the methods that it allows.
+    pub fn at(path: &'p str) -> Option<(Surface<'p>, &'static str)> {
+        Some(match path {
             "/v1/chat/completions" => (Surface::Chat, POST),
             "/v1/completions" => (Surface::Completions, POST),
             "/v1/embeddings" => (Surface::Embeddings, POST),
@@ -40,12 +53,7 @@ impl<'p> Surface<'p> {
             "/v1/messages" => (Surface::Messages, POST),
             "/v1/messages/count_tokens" => (Surface::CountTokens, POST),
             "/v1/models" => (Surface::Models, GET_HEAD),
-            _ => below(path)?,
-        };
-        Some(if methods.split(", ").any(|allowed| allowed == method) {
-            Ok(surface)
-        } else {
-            Err(WrongMethod(methods))
+            _ => return below(path),
         })
     }
 
@@ -104,21 +112,23 @@ mod tests {
 
     #[test]
     fn paths_and_methods_decide_the_surface() {
-        let response = |id, action| Some(Ok(Surface::Response { id, action }));
+        let stored = |id, action| Surface::Response { id, action };
+        let response = |id, action| Some(Ok(stored(id, action)));
+        let wrong = |surface, allowed| Some(Err(WrongMethod { surface, allowed }));
         let rows = [
             ("POST", "/v1/chat/completions", Some(Ok(Surface::Chat))),
-            ("GET", "/v1/chat/completions", Some(Err(WrongMethod("POST")))),
+            ("GET", "/v1/chat/completions", wrong(Surface::Chat, "POST")),
             ("POST", "/v1/chat/completions/", None),
             ("POST", "/v1/Chat/completions", None),
             ("GET", "/v1/models", Some(Ok(Surface::Models))),
             ("HEAD", "/v1/models", Some(Ok(Surface::Models))),
             ("HEAD", "/v1/models/a", Some(Ok(Surface::Model("a")))),
-            ("POST", "/v1/models", Some(Err(WrongMethod("GET, HEAD")))),
+            ("POST", "/v1/models", wrong(Surface::Models, "GET, HEAD")),
             ("GET", "/v1/models/a/b", Some(Ok(Surface::Model("a/b")))),
             ("GET", "/v1/models/", None),
             ("GET", "/v1/responses/r1", response("r1", "")),
             ("DELETE", "/v1/responses/r1", response("r1", "")),
-            ("PUT", "/v1/responses/r1", Some(Err(WrongMethod("GET, DELETE")))),
+            ("PUT", "/v1/responses/r1", wrong(stored("r1", ""), "GET, DELETE")),
             ("POST", "/v1/responses/r1/cancel", response("r1", "cancel")),
             ("GET", "/v1/responses/r1/input_items", response("r1", "input_items")),
             ("GET", "/v1/responses/r1/other", None),

@@ -103,6 +103,15 @@ pub struct SameHash {
     pub second: u32,
 }
 
+/// Why a presented string gives no access.
+#[derive(Clone, Copy, Debug)]
+pub struct Unauthenticated<'k> {
+    /// `KeyMissing` (it is empty), `KeyUnknown`, `KeyDisabled` or `KeyExpired`.
+    pub kind: Kind,
+    /// The key that it is, though it may not be used: the operator wants to know who still does.
+    pub key: Option<&'k Key>,
+}
+
 impl Keys {
     /// Builds the table; `index` of each key is set to its place. Errors: a hash that stands twice.
     pub fn new(list: impl IntoIterator<Item = (Key, Vec<Hash>)>) -> Result<Keys, SameHash> {
@@ -119,17 +128,17 @@ impl Keys {
         Ok(keys)
     }
 
-    /// The key that `presented` is. Errors: `KeyMissing` (empty), `KeyUnknown`, `KeyDisabled`, `KeyExpired`.
-    pub fn authenticate(&self, presented: &[u8], now_unix_ms: u64) -> Result<&Key, Kind> {
+    /// The key that `presented` is, where it may be used. Errors: `Unauthenticated`.
+    pub fn authenticate(&self, presented: &[u8], now_unix_ms: u64) -> Result<&Key, Unauthenticated<'_>> {
         if presented.is_empty() {
-            return Err(Kind::KeyMissing);
+            return Err(Unauthenticated { kind: Kind::KeyMissing, key: None });
         }
-        let key = self.find(&hash(presented)).ok_or(Kind::KeyUnknown)?;
+        let key = self.find(&hash(presented)).ok_or(Unauthenticated { kind: Kind::KeyUnknown, key: None })?;
         if key.disabled {
-            return Err(Kind::KeyDisabled);
+            return Err(Unauthenticated { kind: Kind::KeyDisabled, key: Some(key) });
         }
         if key.expires_unix_ms.is_some_and(|expires| now_unix_ms >= expires) {
-            return Err(Kind::KeyExpired);
+            return Err(Unauthenticated { kind: Kind::KeyExpired, key: Some(key) });
         }
         Ok(key)
     }
@@ -201,20 +210,24 @@ mod tests {
             (Key { disabled: true, ..Key::new("off") }, &["tg-off"]),
             (Key { expires_unix_ms: Some(1_000), ..Key::new("old") }, &["tg-old"]),
         ]);
-        let ask = |text: &str, now| keys.authenticate(text.as_bytes(), now).map(|key| &*key.name);
+        let ask = |text: &str, now| {
+            let asked = keys.authenticate(text.as_bytes(), now);
+            asked.map(|key| &*key.name).map_err(|refused| (refused.kind, refused.key.map(|key| &*key.name)))
+        };
         assert_eq!(ask("tg-good", 5), Ok("good"));
-        assert_eq!(ask("", 5), Err(Kind::KeyMissing));
-        assert_eq!(ask("tg-goo", 5), Err(Kind::KeyUnknown));
-        assert_eq!(ask("tg-good ", 5), Err(Kind::KeyUnknown));
-        assert_eq!(ask("tg-off", 5), Err(Kind::KeyDisabled));
+        assert_eq!(ask("", 5), Err((Kind::KeyMissing, None)));
+        assert_eq!(ask("tg-goo", 5), Err((Kind::KeyUnknown, None)));
+        assert_eq!(ask("tg-good ", 5), Err((Kind::KeyUnknown, None)));
+        assert_eq!(ask("tg-off", 5), Err((Kind::KeyDisabled, Some("off"))));
         assert_eq!(ask("tg-old", 999), Ok("old"));
-        assert_eq!(ask("tg-old", 1_000), Err(Kind::KeyExpired));
+        assert_eq!(ask("tg-old", 1_000), Err((Kind::KeyExpired, Some("old"))));
     }
 
     #[test]
     fn without_keys_every_string_is_unknown() {
-        assert_eq!(Keys::default().authenticate(b"x", 0).err(), Some(Kind::KeyUnknown));
-        assert_eq!(keys(vec![]).authenticate(b"x", 0).err(), Some(Kind::KeyUnknown));
+        for none in [Keys::default(), keys(vec![])] {
+            assert_eq!(none.authenticate(b"x", 0).err().map(|refused| refused.kind), Some(Kind::KeyUnknown));
+        }
     }
 
     #[test]

@@ -62,6 +62,33 @@ fn errors_speak_the_dialect_of_the_path() {
 }
 
 #[test]
+fn the_record_of_a_refused_request_names_its_surface_and_the_key_that_was_shown() {
+    on_every_driver(async || {
+        let (_upstream, address) = listen();
+        let gateway = Gateway::start(&Setup::one(OpenAi, address).passthrough("/p/", 0));
+        let keyed = |request: String, key: &str| request.replace(KEY, key);
+        // The request, its surface and key in the record.
+        let rows = [
+            (get("GET", "/v1/none"), "none", None),
+            (get("GET", "/p/v1/files").replace("GET", "TRACE"), "passthrough", Some("tester")),
+            (get("GET", "/v1/chat/completions"), "chat", None),
+            (get("POST", "/v1/models/a"), "model", None),
+            (get("PATCH", "/v1/responses/r"), "response", None),
+            (keyed(chat(BODY), "tg-none"), "chat", None),
+            (keyed(chat(BODY), "tg-off"), "chat", Some("off")),
+            (keyed(chat(BODY), "tg-old"), "chat", Some("old")),
+            (keyed(get("GET", "/p/v1/files"), "tg-old"), "passthrough", Some("old")),
+        ];
+        for (request, ..) in &rows {
+            assert!(ask(gateway.address, request).await.status() >= 400, "{request}");
+        }
+        for (record, (request, surface, key)) in gateway.end().await.iter().zip(&rows) {
+            assert_eq!((&record["surface"], record["key"].as_str()), (&(*surface).into(), *key), "{request}");
+        }
+    });
+}
+
+#[test]
 fn one_model_is_found_by_its_name_as_it_is_and_percent_encoded() {
     on_every_driver(async || {
         let (_upstream, address) = listen();
