@@ -264,7 +264,7 @@ async fn refuse(call: &mut Call<'_>, downstream: &mut Downstream, error: &Error)
     call.exchange.error = Some(row.code);
     call.exchange.note_error(error);
     call.exchange.ended = Ended::Refused;
-    let dialect = call.exchange.dialect.unwrap_or(Dialect::OpenAiChat);
+    let dialect = request::error_dialect(call);
     let mut sink = Sink::Http1(Http1Sink::new(downstream, client(call, downstream)));
     match reply::error(&mut sink, dialect, error, &call.exchange.id).await {
         Ok(()) if sink.is_reusable() => After::KeepAlive,

@@ -30,10 +30,17 @@ pub struct Asked {
 /// The dialect of errors and lists on `surface`.
 pub fn dialect(surface: Surface<'_>, head: &RequestHead) -> Dialect {
     let is_list = matches!(surface, Surface::Models | Surface::Model(_));
-    if is_list && head.headers.contains_key("anthropic-version") {
+    if is_list && head.headers.contains_key(ANTHROPIC_VERSION) {
         return Dialect::Anthropic;
     }
     surface.dialect()
+}
+
+/// The dialect of an error: the exchange's, or, where no surface has given it one, what path and headers tell.
+pub fn error_dialect(call: &Call<'_>) -> Dialect {
+    let told = || Surface::dialect_at(call.head.uri.path());
+    let by_header = || call.head.headers.contains_key(ANTHROPIC_VERSION).then_some(Dialect::Anthropic);
+    call.exchange.dialect.or_else(told).or_else(by_header).unwrap_or(Dialect::OpenAiChat)
 }
 
 /// The caller's key, however its SDK sends it.
@@ -171,6 +178,9 @@ fn is_utf8_json(media: &[u8]) -> bool {
 fn shown(value: &[u8]) -> String {
     format!("\"{}\"", quoted(&String::from_utf8_lossy(value)))
 }
+
+/// Every SDK of Anthropic sends it.
+const ANTHROPIC_VERSION: &str = "anthropic-version";
 
 #[cfg(test)]
 mod tests {

@@ -57,6 +57,12 @@ impl<'p> Surface<'p> {
         })
     }
 
+    /// The dialect that is spoken under a path, also where nothing is served there; none: it does not tell.
+    pub fn dialect_at(path: &str) -> Option<Dialect> {
+        let below_messages = || path.starts_with("/v1/messages").then_some(Dialect::Anthropic);
+        Surface::at(path).map(|(surface, _)| surface.dialect()).or_else(below_messages)
+    }
+
     /// The dialect of the request's body and the answer's.
     pub fn dialect(self) -> Dialect {
         match self {

@@ -18,7 +18,9 @@ const BODY: &str = r#"{"model":"m","messages":[]}"#;
 fn errors_speak_the_dialect_of_the_path() {
     on_every_driver(async || {
         let (_upstream, address) = listen();
-        let gateway = Gateway::start(&Setup::default().upstream("a", OpenAi, address).model("m", &[(0, "")]));
+        let setup = Setup::default().upstream("a", OpenAi, address).model("m", &[(0, "")]);
+        let gateway = Gateway::start(&setup.passthrough("/p/", 0));
+        let versioned = |request: String| request.replace("host:", "anthropic-version: 2023-06-01\r\nhost:");
         let no_key = |request: String| request.replace(&format!("authorization: Bearer {KEY}\r\n"), "");
         let other_key = |request: String, key: &str| request.replace(KEY, key);
         let rows = [
@@ -44,6 +46,19 @@ fn errors_speak_the_dialect_of_the_path() {
             (get("GET", "/v1/chat/completions"), 405, "method_not_allowed", false),
             (get("GET", "/v1/none"), 404, "unknown_path", false),
             (get("GET", "/v1/models/none"), 404, "model_not_found", false),
+            (versioned(get("GET", "/v1/chat/completions")), 405, "method_not_allowed", false),
+            (get("GET", "/v1/messages"), 405, "invalid_request_error", true),
+            (versioned(get("GET", "/v1/messages")), 405, "invalid_request_error", true),
+            (post("/v1/messages/batches", BODY), 404, "not_found_error", true),
+            (versioned(get("GET", "/v1/files")), 404, "not_found_error", true),
+            (versioned(get("GET", "/v1/models/none")), 404, "not_found_error", true),
+            (
+                versioned(get("GET", "/p/v1/files")).replace("GET", "TRACE"),
+                405,
+                "invalid_request_error",
+                true,
+            ),
+            (get("GET", "/p/v1/files").replace(KEY, "tg-none"), 401, "invalid_api_key", false),
         ];
         for (request, status, code, is_anthropic) in &rows {
             let answer = ask(gateway.address, request).await;
@@ -53,7 +68,10 @@ fn errors_speak_the_dialect_of_the_path() {
             assert_eq!(found, code, "{request}: {body}");
             assert_eq!(body["type"] == "error", *is_anthropic, "{body}");
             assert_eq!(body["request_id"].as_str(), answer.field("x-request-id"), "{body}");
-            assert_eq!(answer.field("allow"), (*status == 405).then_some("POST"));
+            assert_eq!(
+                answer.field("allow"),
+                (*status == 405 && !request.starts_with("TRACE")).then_some("POST")
+            );
         }
         let records = gateway.end().await;
         assert_eq!(records.len(), rows.len());
