@@ -22,6 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -74,15 +75,17 @@ impl Admin {
         }
     }
 
-    /// Listens on a unix socket that only this user may use. A socket that was left behind is replaced, a
-    /// live one is an error.
+    /// Listens on a unix socket that only this user may use. A socket that was left behind is replaced; a live
+    /// one, and anything else that stands there, is an error.
     pub fn unix(path: &Path) -> io::Result<Admin> {
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        match std::fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+            Ok(found) if found.file_type().is_socket() => remove_left_behind(path)?,
+            Ok(_) => {
+                let what = "something that is no socket stands there; it is left alone, name another path";
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+            }
         }
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
@@ -107,6 +110,15 @@ impl Admin {
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         }
+    }
+}
+
+/// Removes a socket that nobody listens on.
+fn remove_left_behind(path: &Path) -> io::Result<()> {
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        Err(error) => Err(error),
     }
 }
 

@@ -59,7 +59,8 @@ impl Gateway {
         for line in gateway.told() {
             match line.strip_prefix("tollgate: ").and_then(|line| line.rsplit_once(' ')) {
                 Some(("listens on", address)) => gateway.address = address.parse().expect("an address"),
-                Some(("admin on", address)) => gateway.admin = address.parse().expect("an address"),
+                // On a unix socket it has no address.
+                Some(("admin on", address)) => gateway.admin = address.parse().unwrap_or(nowhere),
                 _ => {}
             }
         }

@@ -70,6 +70,35 @@ fn what_keeps_it_from_starting_is_one_line_that_names_it() {
     }
 }
 
+/// The path of a file that an operator wants to keep was taken for one of a socket left behind.
+#[test]
+fn the_admin_socket_replaces_a_dead_socket_and_nothing_else() {
+    let directory = Directory::new();
+    let path = directory.path("admin.sock");
+    let config = text(&[LISTENER, &format!("[admin]\naddress = \"unix:{path}\"")]);
+    let refused = |said: &str| {
+        let came = ended(&["run", &directory.file("c.toml", &config)]);
+        assert_eq!(came.status, Some(1), "{}", came.stderr);
+        let told: Vec<&str> = came.stderr.lines().filter(|line| !line.contains("warning: ")).collect();
+        assert!(told.len() == 1 && told[0].contains(&path) && told[0].contains(said), "{}", came.stderr);
+    };
+    directory.file("admin.sock", "mine");
+    refused("no socket");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+    std::fs::rename(&path, directory.path("mine")).unwrap();
+    std::os::unix::fs::symlink(directory.path("mine"), &path).unwrap();
+    refused("no socket");
+    assert_eq!(std::fs::read_to_string(directory.path("mine")).unwrap(), "mine");
+    std::fs::remove_file(&path).unwrap();
+    let live = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    refused("in use");
+    // Nobody listens, and its file stays behind.
+    drop(live);
+    let gateway = super::gateway::Gateway::start(&config);
+    assert!(std::os::unix::net::UnixStream::connect(&path).is_ok());
+    drop(gateway);
+}
+
 #[test]
 fn a_config_that_is_not_there_or_no_file_is_one_line() {
     let directory = Directory::new();
