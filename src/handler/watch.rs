@@ -3,7 +3,8 @@
 //! Arming a poll costs an operation of the ring, and another to take it back: more than a short request is
 //! worth. So the watch looks only after `ARM_AFTER`, once, and stays armed until the exchange ends. With the
 //! deadline's tick a client that leaves is noticed within 100 ms at the latest. Bytes of a next request
-//! (pipelining) blind the watch: the client's end is noticed by the next send then.
+//! (pipelining) stand before the client's end and make every wait end at once: from the first of them on the
+//! watch asks the socket instead, every `LOOK_EVERY`.
 //!
 //! A relay asks with every event. An armed watch has a waker of its own that says who called, so that all but
 //! one of these questions are answered without touching the connection.
@@ -12,7 +13,7 @@ use crate::net::conn::Conn;
 use crate::net::deadline::{Deadline, Expired};
 use crate::net::stream::Received;
 use std::cell::Cell;
-use std::future::{Future, pending};
+use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,6 +23,9 @@ use std::time::Duration;
 
 /// How long a request runs before its client is watched.
 pub const ARM_AFTER: Duration = Duration::from_millis(50);
+
+/// How often a client with unread bytes is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(80);
 
 /// A watch of one client for one exchange. As a future it ends when the client has closed or reset its
 /// connection. To be polled by one task only.
@@ -84,9 +88,14 @@ async fn left(conn: Rc<Conn>) {
         }
         match conn.try_peek() {
             Ok(Received::Nothing) => {}
-            Ok(Received::Bytes(_)) => pending().await,
+            Ok(Received::Bytes(_)) => break,
             Ok(Received::End) | Err(_) => return,
         }
+    }
+    let next_look = Deadline::unset();
+    while !conn.has_ended() {
+        next_look.set(LOOK_EVERY);
+        next_look.passed().await;
     }
 }
 

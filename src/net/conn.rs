@@ -56,6 +56,14 @@ impl Conn {
         }
     }
 
+    /// Whether the peer has ended or reset the connection, also where bytes of it wait still.
+    pub fn has_ended(&self) -> bool {
+        match self {
+            Conn::Plain(stream) => stream.has_ended(),
+            Conn::Tls(stream) => stream.has_ended(),
+        }
+    }
+
     /// Sends the whole list. A send that is dropped half-way leaves the connection unusable.
     pub async fn send(&self, list: SendList) -> io::Result<()> {
         match self {

@@ -15,6 +15,7 @@ use crate::net::stream::Received;
 use monoio::io::AsyncWriteRent;
 use monoio::time::TimeDriver;
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, sockopt};
 use std::cell::UnsafeCell;
 use std::future::Future;
@@ -127,6 +128,16 @@ impl Socket {
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(Received::Nothing),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether the peer has ended or reset the connection, also where bytes of it wait still.
+    pub fn has_ended(&self) -> bool {
+        let fd = self.fd();
+        let mut asked = [PollFd::new(&fd, PollFlags::RDHUP)];
+        // What cannot be asked about is looked at again, or met by the next send.
+        let answered = poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        let ends = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        answered.is_ok() && asked.iter().any(|asked| asked.revents().intersects(ends))
     }
 
     /// Sends the whole list. A send that is dropped half-way leaves the connection unusable.

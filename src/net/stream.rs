@@ -59,6 +59,14 @@ impl Stream {
         }
     }
 
+    /// Whether the peer has ended or reset the connection, also where bytes of it wait still.
+    pub fn has_ended(&self) -> bool {
+        match self {
+            Stream::Kernel(socket) => socket.has_ended(),
+            Stream::Memory(socket) => socket.has_ended(),
+        }
+    }
+
     /// Sends the whole list. A send that is dropped half-way leaves the stream unusable.
     pub async fn send(&self, list: SendList) -> io::Result<()> {
         #[cfg(test)]

@@ -160,7 +160,16 @@ fn soon() -> Duration {
 #[test]
 fn a_client_that_leaves_takes_its_upstream_connection_along_within_100_ms() {
     calmly_on_every_driver(async || {
-        for (sent, by_reset) in [(true, false), (true, true), (false, false), (false, true)] {
+        // The beginning of a next request blinded the watch: a silent provider was held for its head's time.
+        for (sent, by_reset, more) in [
+            (true, false, ""),
+            (true, true, ""),
+            (false, false, ""),
+            (false, true, ""),
+            (false, false, "G"),
+            (true, false, "G"),
+            (true, true, "G"),
+        ] {
             let script = if sent { asked().send([STREAM_HEAD, &chunk(WORD)].concat()) } else { asked() };
             let (listener, address) = listen();
             runtime::spawn(async move {
@@ -174,6 +183,9 @@ fn a_client_that_leaves_takes_its_upstream_connection_along_within_100_ms() {
                 true => hear(&conn, 200).await,
                 false => runtime::sleep(300 * MS).await,
             }
+            if !more.is_empty() {
+                send(&conn, more.as_bytes()).await;
+            }
             // The relay waits for events by now.
             runtime::sleep(200 * MS).await;
             if by_reset {
@@ -185,7 +197,10 @@ fn a_client_that_leaves_takes_its_upstream_connection_along_within_100_ms() {
                 || gateway.counters().requests_active.value() > 0
             {
                 runtime::sleep(MS).await;
-                assert!(clock::now() - left <= soon() + 60 * MS, "sent {sent}, by reset {by_reset}");
+                assert!(
+                    clock::now() - left <= soon() + 60 * MS,
+                    "sent {sent}, by reset {by_reset}, {more:?}"
+                );
             }
             assert_eq!(gateway.record()["ended"], "client_left");
             assert_eq!(gateway.record()["status"], if sent { 200 } else { 0 });

@@ -100,6 +100,9 @@ fn looking_takes_nothing() {
         client.shutdown_send();
         until(|| server.try_peek().unwrap() == Received::Bytes(1)).await;
         assert_eq!(server.try_peek().unwrap(), Received::Bytes(1));
+        // The end is seen behind bytes that nobody has read.
+        until(|| server.has_ended()).await;
+        assert!(!client.has_ended());
         assert_eq!(receive(&server, 2).await, b"ab");
         until(|| server.try_peek().unwrap() == Received::End).await;
         assert_eq!(server.try_recv(&mut Page::rent()).unwrap(), Received::End);

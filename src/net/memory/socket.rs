@@ -72,6 +72,11 @@ impl Socket {
         self.end().nothing_there(inbound.ended)
     }
 
+    /// Whether the peer has ended or reset the connection, also where bytes of it wait still.
+    pub fn has_ended(&self) -> bool {
+        self.inbound().borrow().ended || self.end().dead.get()
+    }
+
     /// Sends the whole list, in drawn portions. A send that is dropped half-way leaves the connection
     /// unusable.
     pub async fn send(&self, list: SendList) -> io::Result<()> {

@@ -80,6 +80,11 @@ impl TlsStream {
         if n > 0 { Ok(Received::Bytes(n)) } else { Ok(session.verdict()?) }
     }
 
+    /// Whether the peer has ended or reset the connection below, also where bytes of it wait still.
+    pub fn has_ended(&self) -> bool {
+        self.stream.has_ended()
+    }
+
     /// Sends the whole list. A send that is dropped half-way leaves the connection unusable.
     pub async fn send(&self, list: SendList) -> io::Result<()> {
         if self.is_sending.replace(true) {
