@@ -206,15 +206,25 @@ impl Listener {
 
     /// The next connection. May be dropped while it waits.
     pub async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
+        loop {
+            match self.try_accept()? {
+                Some(accepted) => return Ok(accepted),
+                None => self.io.readable(false).await?,
+            }
+        }
+    }
+
+    /// A connection that waits already.
+    pub fn try_accept(&self) -> io::Result<Option<(Socket, SocketAddr)>> {
         // SAFETY: the descriptor lives as long as `self.io`.
         let fd = unsafe { BorrowedFd::borrow_raw(self.io.as_raw_fd()) };
         loop {
             match rustix::net::acceptfrom_with(fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
                 Ok((fd, peer)) => {
                     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok()).unwrap_or(UNKNOWN_PEER);
-                    return Ok((Socket::new(fd)?, peer));
+                    return Ok(Some((Socket::new(fd)?, peer)));
                 }
-                Err(rustix::io::Errno::AGAIN) => self.io.readable(false).await?,
+                Err(rustix::io::Errno::AGAIN) => return Ok(None),
                 Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Connections that may wait to be accepted (the kernel caps it at net.core.somaxconn).
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: u16 = 4096;
 
 /// Whether `address` is free: with `SO_REUSEPORT` alone a second process of the same user would share it
 /// unnoticed.
@@ -32,7 +32,7 @@ pub fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
     sockopt::set_socket_reuseport(&fd, true)?;
     sockopt::set_tcp_nodelay(&fd, true)?;
     rustix::net::bind(&fd, &address)?;
-    rustix::net::listen(&fd, BACKLOG)?;
+    rustix::net::listen(&fd, BACKLOG.into())?;
     Ok(fd)
 }
 
@@ -89,5 +89,17 @@ impl Listener {
                 Ok(Accepted { stream: Stream::Memory(socket), peer })
             }
         }
+    }
+
+    /// A connection that waits already. Closing the listener resets those.
+    pub fn try_accept(&self) -> io::Result<Option<Accepted>> {
+        Ok(match self {
+            Listener::Kernel(listener) => {
+                listener.try_accept()?.map(|(socket, peer)| Accepted { stream: Stream::Kernel(socket), peer })
+            }
+            Listener::Memory(listener) => {
+                listener.try_accept().map(|(socket, peer)| Accepted { stream: Stream::Memory(socket), peer })
+            }
+        })
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! It accepts while fewer than `connections_max` connections are open and, without a file descriptor left,
 //! waits a moment instead of turning round and round. A connection runs in a task of its own: a panic ends
-//! that task alone. Drain: stop accepting, close idle connections, let requests end; the worker ends when the
-//! last connection has.
+//! that task alone. Drain: accept what waits already, for closing the listener would reset it; let requests
+//! end, also those that clients send before they can know; the worker ends when the last connection has.
 
 use crate::handler::worker::Worker;
 use crate::net::conn::Conn;
 use crate::net::deadline::{Deadline, Expired};
-use crate::net::listener::{Accepted, Listener};
+use crate::net::listener::{Accepted, BACKLOG, Listener};
 use crate::net::page;
 use crate::net::race::{First, race};
 use crate::net::runtime::{self, Timer};
@@ -27,21 +27,39 @@ use std::time::Duration;
 pub async fn run(worker: Rc<Worker>, listeners: Vec<Listener>) {
     let open = Rc::new(Open::default());
     for (at, listener) in listeners.into_iter().enumerate() {
-        runtime::spawn(accept(Rc::clone(&worker), listener, at, Rc::clone(&open)));
+        open.listeners.set(open.listeners.get() + 1);
+        let listening = Listening(Rc::clone(&open));
+        let worker = Rc::clone(&worker);
+        runtime::spawn(async move {
+            accept(&worker, &listener, at, &listening.0).await;
+            // Last: so that what could not be taken is reset before the worker ends.
+            drop((listener, listening));
+        });
     }
     worker.drain.raised().await;
     worker.pools.drain();
-    while open.connections.get() > 0 {
+    while open.listeners.get() + open.connections.get() > 0 {
         open.fewer.lower();
         open.fewer.raised().await;
     }
 }
 
-/// Connections of this worker that are open.
+/// What of this worker is open.
 #[derive(Default)]
 struct Open {
+    listeners: Cell<usize>,
     connections: Cell<usize>,
     fewer: Signal,
+}
+
+/// Counts one listener while its task lives.
+struct Listening(Rc<Open>);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.listeners.set(self.0.listeners.get() - 1);
+        self.0.fewer.raise();
+    }
 }
 
 /// Counts one connection while it lives, whichever way its task ends.
@@ -55,25 +73,42 @@ impl Drop for Counted {
     }
 }
 
-/// Accepts on one listener; `at` is its place in the snapshot.
-async fn accept(worker: Rc<Worker>, listener: Listener, at: usize, open: Rc<Open>) {
+/// Accepts on one listener until the drain; `at` is its place in the snapshot.
+async fn accept(worker: &Rc<Worker>, listener: &Listener, at: usize, open: &Rc<Open>) {
     // Asked each time: `race` prefers a connection that is there, and under load one always is.
     while !worker.drain.is_raised() {
         let connections_max = worker.snapshot().limits.connections_max;
         if open.connections.get() >= connections_max {
             worker.facts.counters().accepts_paused.add(1);
             open.fewer.lower();
-            open.fewer.raised().await;
+            race(open.fewer.raised(), worker.drain.raised()).await;
             continue;
         }
         match race(listener.accept(), worker.drain.raised()).await {
-            First::Two(()) => return,
-            First::One(Ok(accepted)) => start(&worker, accepted, at, &open),
+            First::Two(()) => break,
+            First::One(Ok(accepted)) => start(worker, accepted, at, open),
             First::One(Err(_)) => {
                 // No descriptor or no memory left: what is open goes on, and one of it will end.
                 worker.facts.counters().accepts_failed.add(1);
                 runtime::sleep(ACCEPT_PAUSE).await;
             }
+        }
+    }
+    take_waiting(worker, listener, at, open);
+}
+
+/// Accepts the connections that wait already: no more than the queue can hold, or than may be open. What is
+/// left is reset as the listener closes.
+fn take_waiting(worker: &Rc<Worker>, listener: &Listener, at: usize, open: &Rc<Open>) {
+    let connections_max = worker.snapshot().limits.connections_max;
+    for _ in 0..BACKLOG {
+        if open.connections.get() >= connections_max {
+            return;
+        }
+        match listener.try_accept() {
+            Ok(Some(accepted)) => start(worker, accepted, at, open),
+            Ok(None) => return,
+            Err(_) => return worker.facts.counters().accepts_failed.add(1),
         }
     }
 }

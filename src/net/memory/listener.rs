@@ -74,18 +74,22 @@ impl Listener {
     /// The next connection and who made it. May be dropped while it waits.
     pub async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
         self.world.maybe_turn().await;
-        poll_fn(|cx| match self.queue.made.borrow_mut().pop_front() {
-            Some((socket, peer)) => {
-                self.queue.count.set(self.queue.count.get() - 1);
-                self.world.note(Note::Accept { connection: socket.number() });
-                Poll::Ready(Ok((socket, peer)))
-            }
+        poll_fn(|cx| match self.try_accept() {
+            Some(accepted) => Poll::Ready(Ok(accepted)),
             None => {
                 self.queue.acceptors.borrow_mut().add(cx.waker());
                 Poll::Pending
             }
         })
         .await
+    }
+
+    /// A connection that waits already, and who made it.
+    pub fn try_accept(&self) -> Option<(Socket, SocketAddr)> {
+        let (socket, peer) = self.queue.made.borrow_mut().pop_front()?;
+        self.queue.count.set(self.queue.count.get() - 1);
+        self.world.note(Note::Accept { connection: socket.number() });
+        Some((socket, peer))
     }
 }
 
