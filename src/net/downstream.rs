@@ -46,8 +46,11 @@ pub const UPLOAD_GRACE: Duration = Duration::from_secs(5);
 /// What `read_head` found.
 pub enum HeadRead {
     Head(Box<RequestHead>),
-    /// The client left, or nothing came within the idle time, or the gateway drains: close without a word.
+    /// The client left, or nothing came within the idle time: close without a word.
     Over,
+    /// The gateway drains and no last request came: linger, so that one which crosses the end is not answered
+    /// by a reset, which could take the tail of the answer before it away.
+    Drained,
     /// A head that breaks a rule or came too slowly: answer with the status and close.
     Refused(Refusal),
 }
@@ -138,27 +141,33 @@ impl Downstream {
         !self.inbox.is_empty()
     }
 
-    /// Waits for the next request's head. `drain` ends the wait between requests.
+    /// Waits for the next request's head. `drain` ends the wait between requests after `LAST_REQUEST_WAIT`:
+    /// the client could not know of it when it sent, or connected, a moment ago.
     pub async fn read_head(&mut self, drain: &Signal) -> HeadRead {
         let mut scan = RequestScan::new();
-        let mut begun = false;
+        let mut awaited = Awaited::Request;
         self.deadline.set(self.bounds.idle_timeout);
         loop {
             if self.has_unread() {
                 match scan.advance(self.inbox.unread(), &self.bounds.head) {
                     Err(refusal) => return HeadRead::Refused(refusal),
                     Ok(Some(len)) => return self.take_head(&mut scan, len),
-                    Ok(None) if !begun => {
-                        begun = true;
+                    Ok(None) if awaited != Awaited::RestOfHead => {
+                        awaited = Awaited::RestOfHead;
                         self.deadline.set(self.bounds.head_timeout);
                     }
                     Ok(None) => {}
                 }
             }
-            match self.wait_for_head(drain, begun).await {
-                Waited::Bytes => {}
-                Waited::Expired if begun => return HeadRead::Refused(HEAD_TOO_SLOW),
-                Waited::Expired | Waited::Over => return HeadRead::Over,
+            match (self.wait_for_head(drain, awaited).await, awaited) {
+                (Waited::Bytes, _) => {}
+                (Waited::Draining, _) => {
+                    awaited = Awaited::LastRequest;
+                    self.deadline.set(LAST_REQUEST_WAIT.min(self.bounds.idle_timeout));
+                }
+                (Waited::Expired, Awaited::RestOfHead) => return HeadRead::Refused(HEAD_TOO_SLOW),
+                (Waited::Expired, Awaited::LastRequest) => return HeadRead::Drained,
+                (Waited::Expired, Awaited::Request) | (Waited::Over, _) => return HeadRead::Over,
             }
         }
     }
@@ -263,21 +272,19 @@ impl Downstream {
         }
     }
 
-    async fn wait_for_head(&mut self, drain: &Signal, begun: bool) -> Waited {
+    async fn wait_for_head(&mut self, drain: &Signal, awaited: Awaited) -> Waited {
         let conn = Rc::clone(&self.conn);
         let ready = async {
-            if begun {
-                return conn.readable().await.is_ok();
+            if awaited != Awaited::Request {
+                return First::One(conn.readable().await);
             }
-            match race(conn.readable(), drain.raised()).await {
-                First::One(readable) => readable.is_ok(),
-                First::Two(()) => false,
-            }
+            race(conn.readable(), drain.raised()).await
         };
         match self.deadline.bound(ready).await {
             Err(_) => return Waited::Expired,
-            Ok(false) => return Waited::Over,
-            Ok(true) => {}
+            Ok(First::Two(())) => return Waited::Draining,
+            Ok(First::One(Err(_))) => return Waited::Over,
+            Ok(First::One(Ok(()))) => {}
         }
         match self.inbox.receive(|page| conn.try_recv(page)) {
             Ok(Received::Bytes(_) | Received::Nothing) => Waited::Bytes,
@@ -411,11 +418,24 @@ impl Downstream {
     }
 }
 
+/// What a client is waited for, between the end of a message and the end of the next head.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    Request,
+    /// As `Request`, while the gateway drains.
+    LastRequest,
+    RestOfHead,
+}
+
 enum Waited {
     Bytes,
+    Draining,
     Expired,
     Over,
 }
+
+/// How long a connection without a request outlives the begin of a drain.
+const LAST_REQUEST_WAIT: Duration = Duration::from_secs(1);
 
 const HEAD_TOO_SLOW: Refusal = Refusal { status: 408, what: "the request head took too long" };
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);

@@ -35,6 +35,7 @@ pub async fn serve(worker: &Worker, mut downstream: Box<Downstream>) {
         let head = match downstream.read_head(&worker.drain).await {
             HeadRead::Head(head) => head,
             HeadRead::Over => return,
+            HeadRead::Drained => return Box::pin(downstream.linger()).await,
             HeadRead::Refused(refusal) => return Box::pin(refuse(worker, downstream, refusal)).await,
         };
         requests_left -= 1;

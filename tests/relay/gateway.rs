@@ -253,6 +253,11 @@ impl Gateway {
         self.shared.draining.store(true, Release);
     }
 
+    /// As `begin_drain`, without the moment until the worker looks.
+    pub fn drain_now(&self) {
+        self.worker.drain.raise();
+    }
+
     /// Whether the worker has ended.
     pub fn has_ended(&self) -> bool {
         self.ended.is_raised()

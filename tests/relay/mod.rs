@@ -9,6 +9,7 @@ pub mod http;
 mod answers;
 mod compressed;
 mod connections;
+mod drain;
 mod lifecycle;
 mod mislabelled;
 mod passthrough;
