@@ -101,7 +101,7 @@ impl Kind {
             Kind::BodyTooLarge => (413, "body_too_large", Downstream, false),
             Kind::MediaType => (415, "unsupported_media_type", Downstream, false),
             Kind::BadRequest => (400, "bad_request", Downstream, false),
-            Kind::Grammar(status) => (status, "bad_request", Downstream, false),
+            Kind::Grammar(status) => (status, grammar_code(status), Downstream, status == 408),
             Kind::RequestTimeout => (408, "request_timeout", Downstream, true),
             Kind::Overloaded => (503, "gateway_overloaded", Internal, true),
             Kind::UpstreamUnreachable => (502, "upstream_unreachable", Upstream, true),
@@ -112,6 +112,19 @@ impl Kind {
             Kind::Internal => (500, "internal_error", Internal, true),
         };
         Row { status, code, fault, retryable }
+    }
+}
+
+/// The code of a head that is refused with `status`.
+fn grammar_code(status: u16) -> &'static str {
+    match status {
+        408 => "request_timeout",
+        414 => "uri_too_long",
+        417 => "expectation_failed",
+        431 => "headers_too_large",
+        501 => "not_implemented",
+        505 => "http_version_not_supported",
+        _ => "bad_request",
     }
 }
 

@@ -259,11 +259,7 @@ async fn answer_whole(call: &mut Call<'_>, downstream: &mut Downstream, body: &[
 
 /// Answers with an error.
 async fn refuse(call: &mut Call<'_>, downstream: &mut Downstream, error: &Error) -> After {
-    let row = error.kind.row();
-    call.exchange.status = row.status;
-    call.exchange.error = Some(row.code);
-    call.exchange.note_error(error);
-    call.exchange.ended = Ended::Refused;
+    call.exchange.refuse(error);
     let dialect = request::error_dialect(call);
     let mut sink = Sink::Http1(Http1Sink::new(downstream, client(call, downstream)));
     match reply::error(&mut sink, dialect, error, &call.exchange.id).await {

@@ -10,6 +10,7 @@
 use crate::base::clock::{self, Instant};
 use crate::codec::http1::{
     BodyFraming, CONTINUE, Chunk, ChunkDecoder, HeadLimits, Refusal, RequestHead, RequestScan,
+    path_of_refused,
 };
 use crate::net::allowance::Permit;
 use crate::net::conn::Conn;
@@ -120,6 +121,11 @@ impl Downstream {
     /// The client's address.
     pub fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// The path of the head that `read_head` refused, as far as it can be read.
+    pub fn refused_path(&self) -> &str {
+        path_of_refused(self.inbox.unread())
     }
 
     /// What a sink needs of this connection.
@@ -437,7 +443,7 @@ enum Waited {
 /// How long a connection without a request outlives the begin of a drain.
 const LAST_REQUEST_WAIT: Duration = Duration::from_secs(1);
 
-const HEAD_TOO_SLOW: Refusal = Refusal { status: 408, what: "the request head took too long" };
+const HEAD_TOO_SLOW: Refusal = Refusal { status: 408, what: "the request head took too long", limit: None };
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 /// What a collected body starts with: a client that sends a byte a second must not hold much.

@@ -206,6 +206,15 @@ impl Exchange {
         }
     }
 
+    /// Says that the gateway answers `error`.
+    pub fn refuse(&mut self, error: &Error) {
+        let row = error.kind.row();
+        self.status = row.status;
+        self.error = Some(row.code);
+        self.ended = Ended::Refused;
+        self.note_error(error);
+    }
+
     /// Keeps what went wrong, where the client is not to blame for it.
     pub fn note_error(&mut self, error: &Error) {
         if error.kind.row().fault == Fault::Downstream {

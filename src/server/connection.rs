@@ -3,19 +3,22 @@
 //! Every way out closes in the way that the client can read: politely after a whole answer and after one
 //! that broke off where its framing shows that; by a reset where only the connection's end would tell, so
 //! that a cut cannot be taken for an end; silently where nothing was asked. A head that breaks the grammar
-//! is answered and the connection closed: where its message ends is not known (RFC 9112 section 9.6).
+//! is answered, recorded like any request, and the connection closed: where its message ends is not known
+//! (RFC 9112 section 9.6).
 
+use crate::base::clock;
 use crate::base::error::{Error, Kind};
-use crate::base::id::RequestId;
 use crate::codec::http1::{HeadLimits, Refusal};
 use crate::handler::llm::{self, After};
 use crate::handler::reply;
 use crate::handler::sink::{Client, Http1Sink, Sink};
 use crate::handler::snapshot::Snapshot;
+use crate::handler::surface::Surface;
 use crate::handler::worker::Worker;
 use crate::llm::dialect::Dialect;
 use crate::net::conn::Conn;
 use crate::net::downstream::{Bounds, Downstream, HeadRead};
+use crate::policy::exchange::{Exchange, Step};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -52,16 +55,28 @@ pub async fn serve(worker: &Worker, mut downstream: Box<Downstream>) {
 /// Answers a client that speaks plain HTTP to a TLS port.
 pub async fn refuse_plain(worker: &Worker, downstream: Box<Downstream>) {
     let what = "this port speaks TLS: use https";
-    Box::pin(refuse(worker, downstream, Refusal { status: 400, what })).await;
+    Box::pin(refuse(worker, downstream, Refusal { status: 400, what, limit: None })).await;
 }
 
-/// Answers a head that breaks a rule, in the plainest form: the dialect is not known yet.
+/// Answers a head that breaks a rule, in the dialect of its path where that can be read, and records it.
 async fn refuse(worker: &Worker, downstream: Box<Downstream>, refusal: Refusal) {
     worker.facts.counters().heads_refused.add(1);
+    let error = Error::new(Kind::Grammar(refusal.status), refusal.to_string());
+    let mut exchange = Exchange::begin(clock::now());
+    exchange.refuse(&error);
+    // The client's fault, which is not kept otherwise; but here nothing else says what it asked.
+    exchange.note(format_args!("{refusal}"));
+    let path = downstream.refused_path();
+    let dialect = Surface::dialect_at(path).unwrap_or(Dialect::OpenAiChat);
+    if let Some((surface, _)) = Surface::at(path) {
+        exchange.surface = surface.name();
+    }
     let client = Client { is_http10: false, is_head: false, keep_alive: false };
     let mut sink = Sink::Http1(Http1Sink::new(&downstream, client));
-    let error = Error::new(Kind::Grammar(refusal.status), refusal.what);
-    let sent = reply::error(&mut sink, Dialect::OpenAiChat, &error, &RequestId::new()).await;
+    let sent = reply::error(&mut sink, dialect, &error, &exchange.id).await;
+    exchange.clock.mark(Step::Done);
+    worker.facts.begin();
+    worker.facts.finish(&exchange, &worker.snapshot(), downstream.peer());
     drop(sink);
     if sent.is_ok() {
         downstream.linger().await;

@@ -304,22 +304,54 @@ fn an_idle_connection_is_closed_without_a_word_and_half_a_head_is_told() {
             .expect_until("request_id")
             .expect_until("}");
         half.expect_end().connect(gateway.address).await;
-        assert_eq!(gateway.end().await.len(), 0);
+        let records = gateway.end().await;
+        let [half] = &records[..] else { panic!("the idle one asked nothing: {records:?}") };
+        assert_eq!((&half["status"], &half["error"]), (&408.into(), &"request_timeout".into()));
     });
 }
 
 #[test]
-fn a_head_that_breaks_the_grammar_is_answered_and_never_sent_on() {
+fn a_head_that_breaks_the_grammar_is_answered_and_recorded_and_never_sent_on() {
     on_every_driver(async || {
-        let (gateway, _upstream) = alone(|_| {});
-        let both = chat(BODY).replace("content-length:", "transfer-encoding: chunked\r\ncontent-length:");
-        for (request, status) in [("GET /v1/models HTTP/1.1\n\n", 400), (both.as_str(), 400)] {
+        let (gateway, _upstream) = alone(|setup| setup.base.limits.head_fields_max = 10);
+        let both = "transfer-encoding: chunked\r\ncontent-length:";
+        let broken = |path: &str| post(path, BODY).replace("content-length:", both);
+        let fields = post("/v1/messages", BODY).replace("host:", &("a: b\r\n".repeat(9) + "host:"));
+        let long = format!("GET /v1/messages?{} HTTP/1.1\r\n", "x".repeat(9000));
+        let large = "too many header fields (10 at most)";
+        // The request, the status, the code, the surface, whether Anthropic's dialect, what the record says.
+        let rows = [
+            ("GET /v1/models HTTP/1.1\n\n", 400, "bad_request", "models", false, "LF"),
+            (&broken("/v1/chat/completions"), 400, "bad_request", "chat", false, "beside Content-Length"),
+            (&broken("/v1/messages"), 400, "bad_request", "messages", true, "beside Content-Length"),
+            (&broken("/v1/messages/batches"), 400, "bad_request", "none", true, "beside Content-Length"),
+            (&fields, 431, "headers_too_large", "messages", true, large),
+            (&long, 414, "uri_too_long", "messages", true, "(8192 at most)"),
+            ("GET / HTTP/2.0\r\n\r\n", 505, "http_version_not_supported", "none", false, "version"),
+            ("\u{16}\u{3}\u{1}", 400, "bad_request", "none", false, ""),
+        ];
+        for (request, status, code, _, is_anthropic, said) in rows {
             let (answer, end) = ask_to_the_end(gateway.address, request).await;
             assert_eq!((answer.status(), answer.whole, end), (status, true, End::Finished), "{request}");
-            assert_eq!(answer.json()["error"]["code"], "bad_request");
+            let body = answer.json();
+            assert_eq!(
+                (&body["error"]["code"], body["type"] == "error"),
+                (&code.into(), is_anthropic),
+                "{body}"
+            );
+            assert!(body["error"]["message"].as_str().is_some_and(|text| text.contains(said)), "{body}");
+            let record = gateway.records().pop().expect("a record");
+            assert_eq!(record["id"].as_str(), answer.field("x-request-id"), "{request}");
+            assert_eq!(record["trouble"], body["error"]["message"]);
         }
-        assert_eq!(gateway.counters().heads_refused.value(), 2);
-        gateway.end().await;
+        assert_eq!(gateway.counters().heads_refused.value(), rows.len() as u64);
+        let records = gateway.end().await;
+        assert_eq!(records.len(), rows.len());
+        for (record, (request, status, code, surface, ..)) in records.iter().zip(rows) {
+            let found = (&record["status"], &record["error"], &record["surface"]);
+            assert_eq!(found, (&status.into(), &code.into(), &surface.into()), "{request}");
+            assert_eq!((&record["ended"], &record["peer"]), (&"refused".into(), &"127.0.0.1".into()));
+        }
     });
 }
 

@@ -52,7 +52,7 @@ pub(super) fn field_line(
     }
     match line.get(colon) {
         Some(b':') if end == 0 => return Err(Fault::Syntax("an empty field name")),
-        Some(b':') if end > name_max => return Err(Fault::TooLarge("a field name over the limit")),
+        Some(b':') if end > name_max => return Err(Fault::TooLarge("a field name of too many bytes")),
         Some(b':') => {}
         Some(_) => return Err(Fault::Syntax("a field name with a character that is not allowed")),
         None => return Err(Fault::Syntax("a field line without a colon")),

@@ -38,6 +38,7 @@ pub use chunked::{
 pub use hop::{CONNECTION_OPTIONS_MAX, ConnectionOptions, is_hop_by_hop};
 pub use request::{
     BodyFraming, EMPTY_LINES_MAX, METHOD_BYTES_MAX, Refusal, RequestHead, RequestScan, decode_request,
+    path_of_refused,
 };
 pub use response::{
     Asked, BadResponse, Field, INTERIM_HEADS_MAX, ResponseFraming, ResponseHead, ResponseScan,

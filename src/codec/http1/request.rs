@@ -33,6 +33,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use monoio_codec::{Decoded, Decoder};
 use monoio_http::h1::codec::decoder::RequestHeadDecoder;
 use std::fmt;
+use std::num::NonZeroU32;
 
 /// Empty lines skipped before a request line (RFC 9112 section 2.2 asks for at least one).
 pub const EMPTY_LINES_MAX: usize = 8;
@@ -44,6 +45,8 @@ pub const METHOD_BYTES_MAX: usize = 24;
 pub struct Refusal {
     pub status: u16,
     pub what: &'static str,
+    /// The bound that was passed, where there is one that the config or `HeadLimits` sets.
+    pub limit: Option<NonZeroU32>,
 }
 
 /// How long the request's body is (RFC 9112 section 6.3).
@@ -178,7 +181,7 @@ impl RequestScan {
                     let window = &view[..view.len().min(start + line_max)];
                     let Some(line) = self.lines.next(window).map_err(bad)? else {
                         if window.len() == start + line_max {
-                            return Err(overlong_line(&window[start..]));
+                            return Err(overlong_line(&window[start..], limits.target_bytes_max));
                         }
                         break;
                     };
@@ -196,7 +199,7 @@ impl RequestScan {
             }
         }
         if view.len() == limits.head_bytes_max {
-            return Err(Refusal { status: 431, what: "a request head over the limit" });
+            return Err(over(431, "a request head of too many bytes", limits.head_bytes_max));
         }
         Ok(None)
     }
@@ -216,6 +219,18 @@ impl RequestScan {
     }
 }
 
+/// The path of a head that was refused, as far as it came; empty where the request line does not tell.
+/// For naming what was asked only: nothing of it has been checked but its characters.
+pub fn path_of_refused(head: &[u8]) -> &str {
+    let line = head.trim_ascii_start();
+    let method = line.iter().take(METHOD_BYTES_MAX + 1).take_while(|&&byte| is_tchar(byte)).count();
+    let Some([b' ', target @ ..]) = line.get(method..) else { return "" };
+    let end = target.iter().position(|&byte| byte == b'?' || !is_class(byte, TARGET));
+    let target = &target[..end.unwrap_or(target.len())];
+    let path = if target.starts_with(b"/") { Some(target) } else { after_authority(target) };
+    path.and_then(|path| std::str::from_utf8(path).ok()).unwrap_or_default()
+}
+
 /// Scans a whole head with the default limits and decodes it. For callers that have all of it at once.
 pub fn decode_request(head: &[u8]) -> Result<RequestHead, Refusal> {
     let mut scan = RequestScan::new();
@@ -227,10 +242,13 @@ impl Facts {
     fn field(&mut self, line: &[u8], limits: &HeadLimits) -> Result<(), Refusal> {
         self.fields += 1;
         if self.fields > limits.fields_max {
-            return Err(Refusal { status: 431, what: "too many header fields" });
+            return Err(over(431, "too many header fields", limits.fields_max));
         }
-        let FieldLine { name, value, underscore } =
-            field_line(line, limits.name_bytes_max, BeforeColon::Refuse)?;
+        let read = field_line(line, limits.name_bytes_max, BeforeColon::Refuse);
+        let FieldLine { name, value, underscore } = read.map_err(|fault| match fault {
+            Fault::Syntax(what) => bad(what),
+            Fault::TooLarge(what) => over(431, what, limits.name_bytes_max),
+        })?;
         let (name, value) = (&line[name], &line[value]);
         if underscore && is_lookalike(name) {
             return Err(bad("a field name with an underscore that looks like a standard one"));
@@ -256,7 +274,7 @@ impl Facts {
 
     fn expect(&mut self, value: &[u8]) -> Result<(), Refusal> {
         if !value.eq_ignore_ascii_case(b"100-continue") {
-            return Err(Refusal { status: 417, what: "an expectation other than 100-continue" });
+            return Err(refusal(417, "an expectation other than 100-continue"));
         }
         self.expect_continue = true;
         Ok(())
@@ -277,7 +295,7 @@ impl Facts {
         match codings(value) {
             Codings::Chunked => self.chunked = true,
             Codings::Others => {
-                return Err(Refusal { status: 501, what: "a transfer coding other than chunked" });
+                return Err(refusal(501, "a transfer coding other than chunked"));
             }
             Codings::Invalid => return Err(bad("a Transfer-Encoding that does not end in one chunked")),
         }
@@ -326,7 +344,7 @@ impl Facts {
 fn request_line(line: &[u8], limits: &HeadLimits) -> Result<bool, Refusal> {
     let method_len = line.iter().position(|&b| !is_tchar(b)).unwrap_or(line.len());
     if method_len > METHOD_BYTES_MAX {
-        return Err(Refusal { status: 501, what: "a method of more than 24 bytes" });
+        return Err(refusal(501, "a method of more than 24 bytes"));
     }
     let (method, rest) = line.split_at(method_len);
     let [b' ', rest @ ..] = rest else {
@@ -337,7 +355,7 @@ fn request_line(line: &[u8], limits: &HeadLimits) -> Result<bool, Refusal> {
     }
     let target_len = rest.iter().position(|&b| b == b' ').unwrap_or(rest.len());
     if target_len > limits.target_bytes_max {
-        return Err(Refusal { status: 414, what: "a request target over the limit" });
+        return Err(over(414, TARGET_TOO_LONG, limits.target_bytes_max));
     }
     let (target, rest) = rest.split_at(target_len);
     let [b' ', version @ ..] = rest else { return Err(bad("a request line without a version")) };
@@ -345,7 +363,7 @@ fn request_line(line: &[u8], limits: &HeadLimits) -> Result<bool, Refusal> {
         b"HTTP/1.1" => false,
         b"HTTP/1.0" => true,
         [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
-            return Err(Refusal { status: 505, what: "an HTTP version other than 1.0 and 1.1" });
+            return Err(refusal(505, "an HTTP version other than 1.0 and 1.1"));
         }
         _ => return Err(bad("an HTTP version that is not HTTP/1.0 or HTTP/1.1")),
     };
@@ -356,7 +374,7 @@ fn request_line(line: &[u8], limits: &HeadLimits) -> Result<bool, Refusal> {
 /// Origin-form, or absolute-form with http or https (RFC 9112 section 3.2).
 fn check_target(method: &[u8], target: &[u8]) -> Result<(), Refusal> {
     if method == b"CONNECT" {
-        return Err(Refusal { status: 501, what: "CONNECT; this is not a forward proxy" });
+        return Err(refusal(501, "CONNECT; this is not a forward proxy"));
     }
     let (mut every, mut any) = (TARGET, 0);
     for &byte in target {
@@ -440,29 +458,33 @@ fn has_dot_segment(origin: &[u8]) -> bool {
 }
 
 /// The request line did not end within the longest one allowed: which part of it is to blame.
-fn overlong_line(start: &[u8]) -> Refusal {
+fn overlong_line(start: &[u8], target_bytes_max: usize) -> Refusal {
     if start.iter().take(METHOD_BYTES_MAX + 1).all(|&b| is_tchar(b)) {
-        return Refusal { status: 501, what: "a method of more than 24 bytes" };
+        return refusal(501, "a method of more than 24 bytes");
     }
-    Refusal { status: 414, what: "a request target over the limit" }
+    over(414, TARGET_TOO_LONG, target_bytes_max)
 }
+
+const TARGET_TOO_LONG: &str = "a request target of too many bytes";
 
 fn bad(what: &'static str) -> Refusal {
-    Refusal { status: 400, what }
+    refusal(400, what)
 }
 
-impl From<Fault> for Refusal {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Syntax(what) => Refusal { status: 400, what },
-            Fault::TooLarge(what) => Refusal { status: 431, what },
-        }
-    }
+fn refusal(status: u16, what: &'static str) -> Refusal {
+    Refusal { status, what, limit: None }
+}
+
+fn over(status: u16, what: &'static str, limit: usize) -> Refusal {
+    Refusal { status, what, limit: u32::try_from(limit).ok().and_then(NonZeroU32::new) }
 }
 
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.what)
+        match self.limit {
+            Some(limit) => write!(f, "{} ({limit} at most)", self.what),
+            None => f.write_str(self.what),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{schedules, wire};
 use crate::codec::http1::{
     BodyFraming, EMPTY_LINES_MAX, HeadLimits, METHOD_BYTES_MAX, Refusal, RequestHead, RequestScan,
-    decode_request,
+    decode_request, path_of_refused,
 };
 
 /// The verdict on `bytes`, the same for every way of cutting them.
@@ -400,6 +400,40 @@ fn every_bound_holds_at_its_value_and_refuses_one_past_it() {
     assert_eq!(run("head, never ended", &head(3, 1, 1, 2, 5000)[..1000]), Err(431));
     assert_eq!(run("target, never ended", &head(3, 600, 1, 2, 0)[..500]), Err(414));
     assert_eq!(run("method, never ended", &[b'M'; 500]), Err(501));
+    let told = |bytes: &[u8]| verdict("told", bytes, &limits).map_err(|refusal| refusal.to_string());
+    assert_eq!(told(&head(3, 61, 1, 2, 0)), Err("a request target of too many bytes (60 at most)".into()));
+    assert_eq!(
+        told(&head(3, 600, 1, 2, 0)[..500]),
+        Err("a request target of too many bytes (60 at most)".into())
+    );
+    assert_eq!(told(&head(3, 1, 21, 2, 0)), Err("a field name of too many bytes (20 at most)".into()));
+    assert_eq!(told(&head(3, 1, 1, 4, 0)), Err("too many header fields (3 at most)".into()));
+    assert_eq!(
+        told(&head(3, 1, 1, 2, fill + 1)),
+        Err("a request head of too many bytes (1000 at most)".into())
+    );
+}
+
+#[test]
+fn the_path_of_a_refused_head_is_read_as_far_as_it_came() {
+    let rows: &[(&[u8], &str)] = &[
+        (b"POST /v1/messages?beta=1 HTTP/1.1\r\nHost", "/v1/messages"),
+        (b"POST /v1/messages HTTP/1.1\n\n", "/v1/messages"),
+        (b"\r\nPOST /v1/messages HTTP/3.0\r\n", "/v1/messages"),
+        (b"POST http://a:1/v1/messages HTTP/1.1", "/v1/messages"),
+        (b"POST /v1/mess", "/v1/mess"),
+        (b"POST /v1/\x01messages HTTP/1.1", "/v1/"),
+        (b"POST /v1/\xffmessages HTTP/1.1", "/v1/"),
+        (b"POST\t/v1/messages HTTP/1.1", ""),
+        (b"POST a HTTP/1.1", ""),
+        (b"POST ", ""),
+        (b"POST", ""),
+        (b"\x16\x03\x01\x02\x00\x01\x00", ""),
+        (b"", ""),
+    ];
+    for (head, path) in rows {
+        assert_eq!(path_of_refused(head), *path, "{}", head.escape_ascii());
+    }
 }
 
 #[test]
