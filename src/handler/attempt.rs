@@ -29,6 +29,7 @@ use crate::net::send::SendList;
 use crate::net::upstream::{self, Sent, UpstreamError};
 use crate::policy::exchange::{Served, Step};
 use crate::policy::route::{ModelSent, Route};
+use http::Method;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -279,6 +280,10 @@ pub fn set(timer: &Deadline, timeout: Duration) {
 fn build(from: &RequestHead, provider: &Provider, outgoing: &Outgoing) -> Result<SendList, Error> {
     let framing = match &outgoing.body {
         Some(body) => ResponseFraming::Length(outgoing.patches.len_after(body.len()) as u64),
+        // Servers that expect a body answer 411 where its absence is not told (RFC 9110 section 8.6).
+        None if [Method::POST, Method::PUT, Method::PATCH].contains(&from.method) => {
+            ResponseFraming::Length(0)
+        }
         None => ResponseFraming::None,
     };
     let mut list = head(from, provider, outgoing, framing)?;

@@ -14,6 +14,44 @@ use tollgate::policy::stage::{Deciding, RequestStage, Verdict};
 
 const BODY: &str = r#"{"model":"m","messages":[]}"#;
 
+/// `content-length: 0` of a cancel was dropped; some servers answer 411 then.
+#[test]
+fn a_request_without_a_body_says_so_where_its_method_expects_one() {
+    calmly_on_every_driver(async || {
+        let rows = [
+            (get("POST", "/v1/responses/resp_1/cancel"), true),
+            (post("/v1/responses/resp_1/cancel", ""), true),
+            (get("POST", "/p/x"), true),
+            (post("/p/x", ""), true),
+            (get("PUT", "/p/x"), true),
+            (get("PATCH", "/p/x"), true),
+            (get("DELETE", "/v1/responses/resp_1"), false),
+            (get("GET", "/v1/responses/resp_1"), false),
+            (get("GET", "/p/x"), false),
+        ];
+        let script = |(request, says): &(String, bool)| {
+            let (request, says) = (request.clone(), *says);
+            let told = json("{}").replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n");
+            let script = Script::new().expect_until("\r\n\r\n").check(move |head| {
+                let head = String::from_utf8_lossy(head);
+                assert_eq!(
+                    head.matches("content-length: 0\r\n").count(),
+                    usize::from(says),
+                    "{request}: {head}"
+                );
+            });
+            script.send(told)
+        };
+        let (listener, address) = listen();
+        serve(listener, rows.iter().map(script).collect());
+        let gateway = Gateway::start(&Setup::one(OpenAi, address).passthrough("/p/", 0));
+        for (request, _) in &rows {
+            assert_eq!(ask(gateway.address, request).await.status(), 200, "{request}");
+        }
+        gateway.end().await;
+    });
+}
+
 #[test]
 fn errors_speak_the_dialect_of_the_path() {
     on_every_driver(async || {
