@@ -180,7 +180,8 @@ async fn call_provider(
 ) -> Result<Attempted, Failed> {
     call.exchange.attempts += 1;
     let (head, source) = if provider.kind == ProviderKind::Mock {
-        let (head, answer) = mock::answer(&outgoing.target, outgoing.body.as_deref().unwrap_or_default());
+        let body = outgoing.body.as_deref().unwrap_or_default();
+        let (head, answer) = mock::answer(&call.head.method, &outgoing.target, body);
         (Answered::Mock(head), Source::Mock(Box::new(answer)))
     } else {
         call_upstream(call, provider, outgoing).await?

@@ -3,8 +3,9 @@
 //!
 //! For trying the gateway out, for examples and tests. It says a fixed text about the request, calls the
 //! first tool where tools are offered and none has answered yet, counts tokens as a quarter of the bytes, and
-//! streams word by word at the pace of a real model. Limits: the request's own output limit. Errors: an
-//! unknown path is 404 in the dialect of OpenAI. Absent: understanding anything.
+//! streams word by word at the pace of a real model. It keeps nothing: what it needs to give a response again
+//! stands in the response's id (`responses`). Limits: the request's own output limit. Errors: an unknown path
+//! is 404 in the dialect of OpenAI. Absent: understanding anything.
 
 mod chat;
 mod embeddings;
@@ -14,6 +15,7 @@ mod tools;
 
 use crate::net::page::{Page, Slice};
 use crate::net::runtime;
+use http::Method;
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -42,9 +44,15 @@ struct Part {
 }
 
 /// Answers a request for `target` (path and query).
-pub fn answer(target: &str, body: &[u8]) -> (Head, Answer) {
-    let request: Value = serde_json::from_slice(body).unwrap_or_default();
+pub fn answer(method: &Method, target: &str, body: &[u8]) -> (Head, Answer) {
     let path = target.split('?').next().unwrap_or_default();
+    if let Some(rest) = path.strip_prefix("/v1/responses/") {
+        return responses::stored(method, rest).map_or_else(
+            || refused("response_not_found", "the built-in provider has no such response"),
+            |body| whole(200, &body),
+        );
+    }
+    let request: Value = serde_json::from_slice(body).unwrap_or_default();
     let is_stream = request["stream"].as_bool().unwrap_or(false);
     let asked = Asked::of(&request);
     let said = match path {
@@ -54,7 +62,7 @@ pub fn answer(target: &str, body: &[u8]) -> (Head, Answer) {
         "/v1/messages" => messages::answer(&asked, is_stream),
         "/v1/messages/count_tokens" => Said::Whole(serde_json::json!({ "input_tokens": asked.input_tokens })),
         "/v1/embeddings" => Said::Whole(embeddings::answer(&asked)),
-        _ => return unknown(path),
+        _ => return refused("unknown_path", &format!("the built-in provider has nothing under {path}")),
     };
     match said {
         Said::Whole(body) => whole(200, &body),
@@ -92,12 +100,16 @@ struct Asked<'r> {
     request: &'r Value,
     model: &'r str,
     input_tokens: u64,
+    /// The most words to say.
+    words_max: Option<u64>,
     /// The text to say, word by word, each with the space before it.
     words: Vec<String>,
     /// The output limit cut the text.
     is_cut: bool,
     /// A tool to call instead: name and arguments.
     tool: Option<(String, Value)>,
+    /// The same number for the same request.
+    fingerprint: u64,
 }
 
 impl<'r> Asked<'r> {
@@ -109,6 +121,12 @@ impl<'r> Asked<'r> {
         let input_tokens = (input_bytes as u64 / 4).max(1);
         let limits = ["max_completion_tokens", "max_output_tokens", "max_tokens"];
         let limit = limits.iter().find_map(|name| request[name].as_u64());
+        let asked = Asked::again(model, input_tokens, limit, fingerprint(request));
+        Asked { request, tool: tools::to_call(request), ..asked }
+    }
+
+    /// What was asked, from what decides the answer; no tool.
+    fn again(model: &'r str, input_tokens: u64, words_max: Option<u64>, fingerprint: u64) -> Asked<'r> {
         let text = format!(
             "This is the provider that is built into Tollgate. It was asked for the model {model} and received about \
              {input_tokens} tokens. It understands nothing, but it streams like a real one."
@@ -116,10 +134,19 @@ impl<'r> Asked<'r> {
         let spoken = text.split_whitespace().enumerate();
         let mut words: Vec<String> =
             spoken.map(|(at, word)| if at == 0 { word.to_owned() } else { format!(" {word}") }).collect();
-        let most = usize::try_from(limit.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+        let most = usize::try_from(words_max.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
         let is_cut = words.len() > most;
         words.truncate(most);
-        Asked { request, model, input_tokens, words, is_cut, tool: tools::to_call(request) }
+        Asked {
+            request: &Value::Null,
+            model,
+            input_tokens,
+            words_max,
+            words,
+            is_cut,
+            tool: None,
+            fingerprint,
+        }
     }
 
     fn text(&self) -> String {
@@ -133,23 +160,20 @@ impl<'r> Asked<'r> {
         }
     }
 
-    /// The same number for the same request.
-    fn fingerprint(&self) -> u64 {
-        self.request
-            .to_string()
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
-    }
-
     fn id(&self, prefix: &str) -> String {
-        format!("{prefix}{:016x}", self.fingerprint())
+        format!("{prefix}{:016x}", self.fingerprint)
     }
 }
 
-fn unknown(path: &str) -> (Head, Answer) {
-    let message = format!("the built-in provider has nothing under {path}");
-    let error =
-        serde_json::json!({ "message": message, "type": "invalid_request_error", "code": "unknown_path" });
+fn fingerprint(request: &Value) -> u64 {
+    request
+        .to_string()
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn refused(code: &str, message: &str) -> (Head, Answer) {
+    let error = serde_json::json!({ "message": message, "type": "invalid_request_error", "code": code });
     whole(404, &serde_json::json!({ "error": error }))
 }
 

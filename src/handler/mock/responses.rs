@@ -1,11 +1,71 @@
-//! OpenAI Responses of the built-in provider. Nothing is stored: a response cannot be asked for again.
+//! OpenAI Responses of the built-in provider.
+//!
+//! Nothing is stored: an id carries what makes the response again, in hexadecimal digits behind the request's
+//! fingerprint. So each worker and each later process gives the same one, and deleting says so and forgets
+//! nothing. Limits: `CARRIED_BYTES_MAX`; beyond it (a tool with long arguments), and with `store: false`, the
+//! id carries nothing and is not found. Absent: the input of a response, running ones that could be
+//! cancelled: what is cancelled had ended.
 
 use super::{Asked, CREATED_S, Said, event};
+use http::Method;
 use serde_json::{Value, json};
+use std::fmt::Write;
+
+/// Bytes of JSON that an id carries; an id is at most twice as long and 21.
+const CARRIED_BYTES_MAX: usize = 256;
+const PREFIX: &str = "resp_";
+const FINGERPRINT_DIGITS: usize = 16;
 
 /// A response.
 pub fn answer(asked: &Asked<'_>, is_stream: bool) -> Said {
     if is_stream { Said::Events(stream(asked)) } else { Said::Whole(response(asked, true)) }
+}
+
+/// What is answered for a response that was made before; `rest` is its id and what follows. None: no such one.
+pub fn stored(method: &Method, rest: &str) -> Option<Value> {
+    let (id, action) = rest.split_once('/').unwrap_or((rest, ""));
+    let (fingerprint, carried) = read(id)?;
+    let [input_tokens, words_max, model, tool] = carried.as_array()?.as_slice() else { return None };
+    let asked = Asked::again(model.as_str()?, input_tokens.as_u64()?, words_max.as_u64(), fingerprint);
+    let tool = tool.as_array().map(Vec::as_slice);
+    let tool = match tool {
+        Some([name, arguments]) => Some((name.as_str()?.to_owned(), arguments.clone())),
+        _ => None,
+    };
+    let asked = Asked { tool, ..asked };
+    // An id that was not made here may carry the same in other words.
+    if made_id(&asked) != id {
+        return None;
+    }
+    match (method, action) {
+        (&Method::GET, "") | (&Method::POST, "cancel") => Some(response(&asked, true)),
+        (&Method::DELETE, "") => Some(json!({ "id": id, "object": "response", "deleted": true })),
+        _ => None,
+    }
+}
+
+fn made_id(asked: &Asked<'_>) -> String {
+    let mut id = asked.id(PREFIX);
+    let carried = json!([asked.input_tokens, asked.words_max, asked.model, asked.tool]).to_string();
+    if carried.len() <= CARRIED_BYTES_MAX && asked.request["store"] != json!(false) {
+        for byte in carried.bytes() {
+            // Writing to a string cannot fail.
+            let _ = write!(id, "{byte:02x}");
+        }
+    }
+    id
+}
+
+/// Fingerprint and what is carried.
+fn read(id: &str) -> Option<(u64, Value)> {
+    let (fingerprint, digits) = id.strip_prefix(PREFIX)?.split_at_checked(FINGERPRINT_DIGITS)?;
+    if digits.len() > 2 * CARRIED_BYTES_MAX || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let carried: Option<Vec<u8>> = digits.as_bytes().chunks(2).map(byte).collect();
+    let carried = serde_json::from_slice(&carried?).ok()?;
+    Some((u64::from_str_radix(fingerprint, 16).ok()?, carried))
 }
 
 fn response(asked: &Asked<'_>, is_done: bool) -> Value {
@@ -16,9 +76,9 @@ fn response(asked: &Asked<'_>, is_done: bool) -> Value {
     };
     let (input, output) = (asked.input_tokens, asked.output_tokens());
     let usage = json!({ "input_tokens": input, "input_tokens_details": { "cached_tokens": 0 }, "output_tokens": output,
-        "output_tokens_details": { "reasoning_tokens": 0 }, "total_tokens": input + output });
+        "output_tokens_details": { "reasoning_tokens": 0 }, "total_tokens": input.saturating_add(output) });
     let incomplete = json!({ "reason": "max_output_tokens" });
-    json!({ "id": asked.id("resp_"), "object": "response", "created_at": CREATED_S, "status": status, "error": null,
+    json!({ "id": made_id(asked), "object": "response", "created_at": CREATED_S, "status": status, "error": null,
         "incomplete_details": if status == "incomplete" { incomplete } else { Value::Null }, "instructions": null,
         "metadata": {}, "model": asked.model, "output": if is_done { json!([item(asked, true)]) } else { json!([]) },
         "parallel_tool_calls": true, "temperature": 1.0, "tool_choice": "auto", "tools": [], "top_p": 1.0,

@@ -3,6 +3,7 @@
 use super::answer;
 use crate::llm::dialect::{Dialect, Lanes, Part};
 use crate::usage::meter::{Known, Meter, Shape};
+use http::Method;
 use serde_json::{Value, json};
 
 const SURFACES: [(&str, Dialect); 4] = [
@@ -13,7 +14,7 @@ const SURFACES: [(&str, Dialect); 4] = [
 ];
 
 fn body(path: &str, request: &Value) -> Vec<u8> {
-    let (head, said) = answer(path, request.to_string().as_bytes());
+    let (head, said) = answer(&Method::POST, path, request.to_string().as_bytes());
     assert_eq!(head.status, 200, "{path}");
     said.parts.into_iter().flat_map(|part| part.bytes).collect()
 }
@@ -90,5 +91,80 @@ fn an_output_limit_cuts_the_text_and_says_so() {
 
 #[test]
 fn an_unknown_path_is_refused() {
-    assert_eq!(answer("/v1/other", b"{}").0.status, 404);
+    assert_eq!(answer(&Method::POST, "/v1/other", b"{}").0.status, 404);
+}
+
+/// Status and body of what is answered for `path`.
+fn asked(method: &Method, path: &str) -> (u16, Value) {
+    let (head, said) = answer(method, path, b"");
+    let bytes: Vec<u8> = said.parts.into_iter().flat_map(|part| part.bytes).collect();
+    (head.status, serde_json::from_slice(&bytes).expect("JSON"))
+}
+
+#[test]
+fn a_response_is_given_again_by_its_id_alone() {
+    let tools = json!([{ "type": "function", "name": "weather", "parameters": { "type": "object" } }]);
+    let rows = [
+        json!({ "input": "hi" }),
+        json!({ "input": "hi", "max_tokens": null, "max_output_tokens": 3 }),
+        json!({ "input": "hi", "tools": tools }),
+        json!({ "input": "hi", "model": "gr\u{f6}\u{df}e \"x\"" }),
+        json!({ "input": "hi", "stream": true }),
+    ];
+    for row in &rows {
+        let said = body("/v1/responses", &request(row));
+        let made: Value = match row["stream"].as_bool() {
+            None => serde_json::from_slice(&said).expect("JSON"),
+            Some(_) => {
+                let text = String::from_utf8(said).expect("text");
+                let last = text.lines().filter_map(|line| line.strip_prefix("data: ")).next_back();
+                serde_json::from_str::<Value>(last.expect("an event")).expect("JSON")["response"].take()
+            }
+        };
+        let id = made["id"].as_str().expect("an id");
+        assert!(id.len() <= 21 + 2 * 256, "{id}");
+        let path = format!("/v1/responses/{id}");
+        assert_eq!(asked(&Method::GET, &format!("{path}?include=x")), (200, made.clone()), "{row}");
+        assert_eq!(asked(&Method::POST, &format!("{path}/cancel")), (200, made.clone()), "{row}");
+        let deleted = json!({ "id": id, "object": "response", "deleted": true });
+        assert_eq!(asked(&Method::DELETE, &path), (200, deleted), "{row}");
+        assert_eq!(asked(&Method::GET, &format!("{path}/input_items")).0, 404);
+    }
+}
+
+#[test]
+fn an_id_that_was_not_made_here_or_carries_nothing_is_not_found() {
+    let id = |extra: &Value| {
+        let made: Value = serde_json::from_slice(&body("/v1/responses", &request(extra))).expect("JSON");
+        made["id"].as_str().expect("an id").to_owned()
+    };
+    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let forged = |carried: &str| format!("resp_{:016x}{}", 1, hex(carried));
+    // `[1,1000,"",null]` and the name are 256 bytes together.
+    let named = |len: usize| id(&json!({ "model": "m".repeat(len), "input": null, "messages": null }));
+    assert_eq!(asked(&Method::GET, &format!("/v1/responses/{}", named(240))).0, 200);
+    assert_eq!(asked(&Method::GET, &format!("/v1/responses/{}", forged("[1,null,\"m\",null]"))).0, 200);
+    let rows = [
+        named(241),
+        id(&json!({ "store": false })),
+        forged("[1, null,\"m\",null]"),
+        forged("[1,null,\"m\"]"),
+        forged("[1,null,\"m\",[1,2]]"),
+        forged("[-1,null,\"m\",null]"),
+        forged("[1,null,\"m\",null").to_string(),
+        forged("[1,null,\"m\",null]") + "0",
+        forged("[1,null,\"m\",null]").to_uppercase().replace("RESP_", "resp_"),
+        forged(&format!("[{},null,\"m\",null]", u64::MAX)).replace("resp_0", "resp_+"),
+        "resp_".into(),
+        "resp_0000000000000001".into(),
+        "resp_\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}0".into(),
+        "resp_abc".into(),
+        String::new(),
+    ];
+    for id in rows {
+        let (status, said) = asked(&Method::GET, &format!("/v1/responses/{id}"));
+        assert_eq!((status, &said["error"]["code"]), (404, &json!("response_not_found")), "{id}");
+    }
+    let most = forged(&format!("[{},null,\"m\",null]", u64::MAX));
+    assert_eq!(asked(&Method::GET, &format!("/v1/responses/{most}")).0, 200);
 }
