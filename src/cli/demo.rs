@@ -12,7 +12,7 @@ use crate::control::run::{Origin, Ready, run as run_gateway};
 use crate::handler::snapshot::AdminAddress;
 use crate::net::resolve::Addresses;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 pub fn demo(listen: SocketAddr) -> Exit {
@@ -66,7 +66,8 @@ hash = "HASH"
 
 fn announce(ready: &Ready, key: &str) {
     let Some(address) = ready.listeners.first() else { return };
-    let url = format!("http://{address}");
+    let url = format!("http://{}", from_here(*address));
+    let reach = reach(*address);
     let admin = match &ready.admin {
         Some(AdminAddress::Tcp(address)) => format!("http://{address}/metrics"),
         _ => String::new(),
@@ -74,7 +75,7 @@ fn announce(ready: &Ready, key: &str) {
     print::result(&format!(
         r#"{url}
 
-The gateway and its built-in provider run, on this machine only. Ctrl-C ends them.
+The gateway and its built-in provider run, {reach}. Ctrl-C ends them.
 
 key:      {key}
 models:   gpt-4o, claude-sonnet-5, text-embedding-3-small, or any other name
@@ -94,6 +95,25 @@ for event in client.chat.completions.create(
         print(event.choices[0].delta.content or "", end="", flush=True)
 "#
     ));
+}
+
+/// The address by which a client on this machine reaches a listener at `address`: one that stands for all
+/// addresses is none that can be called.
+fn from_here(address: SocketAddr) -> SocketAddr {
+    let loopback = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        one => one,
+    };
+    SocketAddr::new(loopback, address.port())
+}
+
+/// Who can reach it.
+fn reach(address: SocketAddr) -> String {
+    if address.ip().to_canonical().is_loopback() {
+        return "on this machine only".to_owned();
+    }
+    format!("open to the network: whoever reaches {address} and has the key can use it")
 }
 
 /// The config that is built in.
@@ -133,5 +153,29 @@ impl Surroundings for Only<'_> {
 
     fn addresses(&self, host: &str, port: u16) -> Addresses {
         self.surroundings.addresses(host, port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{from_here, reach};
+
+    #[test]
+    fn the_url_can_be_called_and_who_else_can_call_it_is_said() {
+        // listener, address in the URL, for this machine only
+        let rows = [
+            ("127.0.0.1:8080", "127.0.0.1:8080", true),
+            ("127.9.9.9:1", "127.9.9.9:1", true),
+            ("[::1]:8080", "[::1]:8080", true),
+            ("0.0.0.0:8080", "127.0.0.1:8080", false),
+            ("[::]:8080", "[::1]:8080", false),
+            ("[::ffff:127.0.0.1]:8080", "[::ffff:127.0.0.1]:8080", true),
+            ("192.0.2.7:80", "192.0.2.7:80", false),
+        ];
+        for (listener, called, is_local) in rows {
+            let listener = listener.parse().expect("an address");
+            assert_eq!(from_here(listener).to_string(), called);
+            assert_eq!(reach(listener) == "on this machine only", is_local, "{listener}");
+        }
     }
 }

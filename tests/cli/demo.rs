@@ -8,12 +8,21 @@ use std::time::Duration;
 
 #[test]
 fn the_demo_prints_a_url_first_and_a_key_that_streams() {
+    for (listen, reach) in [("127.0.0.1:0", "on this machine only"), ("0.0.0.0:0", "open to the network")] {
+        let printed = works(listen);
+        assert!(printed.iter().any(|line| line.contains(reach)), "{printed:?}");
+    }
+}
+
+/// Runs the demo, pastes what it prints, and ends it. The lines up to the curl line.
+fn works(listen: &str) -> Vec<String> {
     let mut command = tollgate();
-    command.args(["demo", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(Stdio::null());
+    command.args(["demo", "--listen", listen]).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut demo = Running(command.spawn().unwrap());
     let mut lines = BufReader::new(demo.0.stdout.take().unwrap()).lines();
     let url = lines.next().unwrap().unwrap();
     let address = url.strip_prefix("http://").expect("a URL comes first").to_string();
+    assert!(address.starts_with("127.0.0.1:"), "{address}");
     let mut printed: Vec<String> = Vec::new();
     while !printed.last().is_some_and(|line| line.contains("-d '")) {
         printed.push(lines.next().expect("a curl line").unwrap());
@@ -35,4 +44,5 @@ fn the_demo_prints_a_url_first_and_a_key_that_streams() {
     assert!(answer.contains("data: {") && answer.contains("data: [DONE]"), "{answer}");
 
     assert_eq!(demo.terminate(), Some(0));
+    printed
 }
