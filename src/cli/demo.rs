@@ -11,6 +11,7 @@ use crate::control::config::{Loaded, Mode, Surroundings, load};
 use crate::control::run::{Origin, Ready, run as run_gateway};
 use crate::handler::snapshot::AdminAddress;
 use crate::net::resolve::Addresses;
+use crate::server::Occupied;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ pub fn demo(listen: SocketAddr) -> Exit {
         Err(error) => return print::failure(&error, Exit::Failed),
     };
     let text = CONFIG.replace("ADDRESS", &listen.to_string()).replace("HASH", &key.hash);
-    match run_gateway(&BuiltIn(text), |ready| announce(ready, &key.text)) {
+    match run_gateway(&BuiltIn(text), Occupied::Refused, |ready| announce(ready, &key.text)) {
         Ok(()) => Exit::Done,
         Err(error) => run::failed(&error),
     }

@@ -10,6 +10,7 @@ mod keys;
 mod print;
 mod run;
 
+use crate::server::Occupied;
 use clap::{Parser, Subcommand};
 use print::Exit;
 use std::ffi::OsString;
@@ -32,7 +33,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run_command(command: Command) -> Exit {
     match command {
-        Command::Run { file } => run::run(&file),
+        Command::Run { file, takeover } => {
+            let occupied = if takeover { Occupied::TakenOver } else { Occupied::Refused };
+            run::run(&file, occupied)
+        }
         Command::Check { file } => check::check(&file),
         Command::Demo { listen } => demo::demo(listen),
         Command::Keys { command: KeysCommand::New { name, write } } => keys::new(&name, write.as_deref()),
@@ -75,6 +79,9 @@ enum Command {
     Run {
         /// The config, TOML
         file: PathBuf,
+        /// Listen beside the process that listens there, which is to be ended with SIGTERM then
+        #[arg(long)]
+        takeover: bool,
     },
     /// Judge a config and tell every problem
     #[command(long_about = CHECK)]
@@ -163,6 +170,11 @@ Run the gateway with a config until it is ended by a signal.
 The config is read again on SIGHUP and when one of its files changes: requests that run keep the config \
 they started with, new ones get the new config. A config with an error is told on stderr, and the old one \
 goes on. Addresses, the number of workers and the driver change with a restart only.
+
+A restart that loses nothing, for these or for another binary: run the new process with --takeover beside the \
+old one, and send the old one SIGTERM once the new one says on which addresses it listens. It shares the \
+addresses with the old one, whose streams end in peace, and takes the admin address over. Both have to run as \
+the same user. Nothing that fails at the start of the new one reaches a client.
 
 Other than `check`, `run` refuses a config whose variables or files are missing.";
 

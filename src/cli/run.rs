@@ -1,12 +1,13 @@
-//! `tollgate run FILE`.
+//! `tollgate run [--takeover] FILE`.
 
 use crate::cli::print::{self, Exit};
 use crate::control::run::{ConfigFile, Ready, RunError, run as run_gateway};
 use crate::handler::snapshot::AdminAddress;
+use crate::server::Occupied;
 use std::path::Path;
 
-pub fn run(file: &Path) -> Exit {
-    match run_gateway(&ConfigFile(file.to_path_buf()), announce) {
+pub fn run(file: &Path, occupied: Occupied) -> Exit {
+    match run_gateway(&ConfigFile(file.to_path_buf()), occupied, announce) {
         Ok(()) => Exit::Done,
         Err(error) => failed(&error),
     }
@@ -26,6 +27,11 @@ pub fn failed(error: &RunError) -> Exit {
 fn announce(ready: &Ready) {
     for address in &ready.listeners {
         print::note(&format!("tollgate: listens on {address}"));
+    }
+    for address in &ready.shared {
+        print::note(&format!(
+            "tollgate: another process listens on {address}, too: end that one with SIGTERM"
+        ));
     }
     match &ready.admin {
         Some(AdminAddress::Tcp(address)) => print::note(&format!("tollgate: admin on {address}")),

@@ -12,25 +12,24 @@
 //! generation. Limits: `CONNECTIONS_MAX`; `REQUEST_TIMEOUT` for a head and for a TLS handshake. Absent: changing
 //! anything; that is done by editing the config.
 
+pub mod place;
+
 use crate::base::secret::Secret;
+use crate::control::tell::tell;
 use crate::handler::snapshot::AdminTls;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use place::Place;
 use std::convert::Infallible;
-use std::io;
-use std::net::SocketAddr;
-use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use subtle::ConstantTimeEq;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 const CONNECTIONS_MAX: usize = 64;
@@ -55,89 +54,47 @@ enum Caller {
     Certified,
 }
 
-/// A bound admin listener.
-pub enum Admin {
-    Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
-}
-
-impl Admin {
-    /// Listens on an address.
-    pub async fn tcp(address: SocketAddr) -> io::Result<Admin> {
-        TcpListener::bind(address).await.map(Admin::Tcp)
-    }
-
-    /// The address that was bound, where it is none of a file.
-    pub fn tcp_address(&self) -> Option<SocketAddr> {
-        match self {
-            Admin::Tcp(listener) => listener.local_addr().ok(),
-            Admin::Unix(..) => None,
-        }
-    }
-
-    /// Listens on a unix socket that only this user may use. A socket that was left behind is replaced; a live
-    /// one, and anything else that stands there, is an error.
-    pub fn unix(path: &Path) -> io::Result<Admin> {
-        match std::fs::symlink_metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-            Ok(found) if found.file_type().is_socket() => remove_left_behind(path)?,
-            Ok(_) => {
-                let what = "something that is no socket stands there; it is left alone, name another path";
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
-            }
-        }
-        let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-        Ok(Admin::Unix(listener, path.to_owned()))
-    }
-
-    /// Answers until it is dropped.
-    pub async fn serve(self, pages: Rc<dyn Pages>) {
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let accepted = match &self {
-                Admin::Tcp(listener) => listener.accept().await.map(|(stream, _)| Either::Tcp(stream)),
-                Admin::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Either::Unix(stream)),
-            };
-            let pages = Rc::clone(&pages);
-            match accepted {
-                Ok(Either::Tcp(stream)) => drop(tokio::task::spawn_local(over_tcp(stream, pages, place))),
-                Ok(Either::Unix(stream)) => {
-                    drop(tokio::task::spawn_local(connection(stream, Caller::Unknown, pages, place)));
+/// Answers until it is dropped, or has left its place to a successor: it looks for one once `draining` is
+/// told.
+pub async fn serve(mut place: Place, pages: Rc<dyn Pages>, draining: Rc<Notify>) {
+    let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(seat) = Arc::clone(&seats).acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            accepted = place.accept() => accepted,
+            () = draining.notified() => {
+                drop(seat);
+                let take = |caller| match Arc::clone(&seats).try_acquire_owned() {
+                    Ok(seat) => welcome(caller, &pages, seat),
+                    Err(_) => drop(caller),
+                };
+                match place.unless_taken_over(take) {
+                    Ok(Some(kept)) => place = kept,
+                    Ok(None) => return,
+                    Err(error) => return tell(format_args!("tollgate: the admin listener is lost: {error}")),
                 }
-                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                continue;
             }
+        };
+        match accepted {
+            Ok(caller) => welcome(caller, &pages, seat),
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
 }
 
-/// Removes a socket that nobody listens on.
-fn remove_left_behind(path: &Path) -> io::Result<()> {
-    match std::os::unix::net::UnixStream::connect(path) {
-        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
-        Err(error) => Err(error),
-    }
-}
-
-impl Drop for Admin {
-    fn drop(&mut self) {
-        if let Admin::Unix(_, path) = self {
-            // Left behind it would be replaced by the next start.
-            let _ = std::fs::remove_file(path);
+fn welcome(caller: place::Caller, pages: &Rc<dyn Pages>, seat: OwnedSemaphorePermit) {
+    let pages = Rc::clone(pages);
+    match caller {
+        place::Caller::Tcp(stream) => drop(tokio::task::spawn_local(over_tcp(stream, pages, seat))),
+        place::Caller::Unix(stream) => {
+            drop(tokio::task::spawn_local(connection(stream, Caller::Unknown, pages, seat)));
         }
     }
 }
 
-enum Either {
-    Tcp(tokio::net::TcpStream),
-    Unix(tokio::net::UnixStream),
-}
-
-async fn over_tcp(stream: tokio::net::TcpStream, pages: Rc<dyn Pages>, place: OwnedSemaphorePermit) {
-    let Some(tls) = pages.tls() else { return connection(stream, Caller::Unknown, pages, place).await };
+async fn over_tcp(stream: tokio::net::TcpStream, pages: Rc<dyn Pages>, seat: OwnedSemaphorePermit) {
+    let Some(tls) = pages.tls() else { return connection(stream, Caller::Unknown, pages, seat).await };
     let handshake = TlsAcceptor::from(tls.side.config()).accept(stream);
     // A caller that fails here is told by TLS itself.
     let Ok(Ok(stream)) = tokio::time::timeout(REQUEST_TIMEOUT, handshake).await else { return };
@@ -145,14 +102,14 @@ async fn over_tcp(stream: tokio::net::TcpStream, pages: Rc<dyn Pages>, place: Ow
         Some([_, ..]) => Caller::Certified,
         _ => Caller::Unknown,
     };
-    connection(stream, caller, pages, place).await;
+    connection(stream, caller, pages, seat).await;
 }
 
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     caller: Caller,
     pages: Rc<dyn Pages>,
-    place: OwnedSemaphorePermit,
+    seat: OwnedSemaphorePermit,
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
         let response = answer(&request, caller, &*pages);
@@ -164,7 +121,7 @@ async fn connection(
         .serve_connection(TokioIo::new(stream), service);
     // A caller that breaks off is no news.
     let _ = served.await;
-    drop(place);
+    drop(seat);
 }
 
 fn answer<B>(request: &Request<B>, caller: Caller, pages: &dyn Pages) -> Response<Full<Bytes>> {

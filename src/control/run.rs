@@ -8,7 +8,8 @@
 //! serves; later ones are told on stderr and in metrics.
 
 use crate::base::secret::Secret;
-use crate::control::admin::{Admin, Pages};
+use crate::control::admin::place::Place;
+use crate::control::admin::{self, Pages};
 use crate::control::config::problem::Problem;
 use crate::control::config::{self, Loaded, Mode, Process, Surroundings};
 use crate::control::log::AccessLogThread;
@@ -21,7 +22,7 @@ use crate::handler::series::Registry;
 use crate::handler::snapshot::{AdminAddress, AdminTls, Snapshot, Workers as WorkerCount};
 use crate::handler::worker::Published;
 use crate::net::resolve::Addresses;
-use crate::server::{self, Shared, StartError, Workers};
+use crate::server::{self, Bound, Occupied, Shared, StartError, Workers};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
@@ -33,6 +34,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
 /// Where the config comes from.
@@ -54,6 +56,8 @@ impl Origin for ConfigFile {
 #[derive(Debug)]
 pub struct Ready {
     pub listeners: Vec<SocketAddr>,
+    /// Those of `listeners` where another process listens, too.
+    pub shared: Vec<SocketAddr>,
     pub admin: Option<AdminAddress>,
     pub workers: usize,
     pub driver: &'static str,
@@ -78,7 +82,7 @@ impl fmt::Display for RunError {
 }
 
 /// Runs until the drain has ended. `ready` is called once everything listens.
-pub fn run(origin: &dyn Origin, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
+pub fn run(origin: &dyn Origin, occupied: Occupied, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime =
         runtime.map_err(|error| RunError::Start(format!("the control thread cannot start: {error}")))?;
@@ -86,18 +90,22 @@ pub fn run(origin: &dyn Origin, ready: impl FnOnce(&Ready)) -> Result<(), RunErr
         let signals =
             Signals::new().map_err(|error| RunError::Start(format!("signals cannot be handled: {error}")))?;
         let files = raise_file_limit();
-        let (control, workers) = Control::start(origin).await?;
+        let (control, mut workers, bound) = Control::start(origin, occupied).await?;
         let control = Rc::new(control);
-        let admin = control.admin().await?;
+        let admin = control.admin(occupied)?;
+        let shared = bound.shared.clone();
+        workers.listen(bound).map_err(not_started)?;
         tell_file_limit(files);
         ready(&Ready {
             listeners: control.addresses.clone(),
+            shared,
             admin: admin.as_ref().map(|(_, address)| address.clone()),
             workers: workers.choices.len(),
             driver: control.driver,
         });
         if let Some((admin, _)) = admin {
-            tokio::task::spawn_local(admin.serve(Rc::clone(&control) as Rc<dyn Pages>));
+            let pages = Rc::clone(&control) as Rc<dyn Pages>;
+            tokio::task::spawn_local(admin::serve(admin, pages, Rc::clone(&control.drained)));
         }
         tokio::task::spawn_local(Rc::clone(&control).resolve());
         control.follow(origin, workers, signals).await
@@ -119,6 +127,8 @@ struct Control {
     generation: Cell<u64>,
     addresses: Vec<SocketAddr>,
     driver: &'static str,
+    /// Told as the drain begins.
+    drained: Rc<Notify>,
 }
 
 /// The process's surroundings, with names that control keeps resolved.
@@ -146,7 +156,7 @@ impl Surroundings for Live {
 }
 
 impl Control {
-    async fn start(origin: &dyn Origin) -> Result<(Control, Workers), RunError> {
+    async fn start(origin: &dyn Origin, occupied: Occupied) -> Result<(Control, Workers, Bound), RunError> {
         let live = Live::default();
         let loaded = origin.load(&live).map_err(RunError::Config)?;
         tell_warnings(&loaded.warnings);
@@ -158,16 +168,15 @@ impl Control {
         };
         let mut registry = Registry::default();
         prepare(&mut snapshot, &mut registry, workers, 1);
-        let started = |error: StartError| RunError::Start(error.to_string());
         let asked: Vec<SocketAddr> = snapshot.listeners.iter().map(|listener| listener.address).collect();
-        let (bound, addresses) = server::bind(&asked, workers).map_err(started)?;
+        let bound = server::bind(&asked, workers, occupied).map_err(not_started)?;
         let (wish, access) = (snapshot.server.driver, snapshot.log.access.clone());
         let shared = Arc::new(Shared {
             published: Arc::new(Published::new(snapshot)),
             draining: AtomicBool::new(false),
             counters: (0..workers).map(|_| Arc::new(Counters::default())).collect(),
         });
-        let mut workers = server::start(&shared, bound, wish).map_err(started)?;
+        let mut workers = server::start(&shared, workers, wish).map_err(not_started)?;
         let driver = workers.choices.first().map_or("none", |choice| choice.driver.name());
         tell_driver(&workers);
         let log = AccessLogThread::start(std::mem::take(&mut workers.logs), access)
@@ -181,17 +190,18 @@ impl Control {
             effective: RefCell::new(pretty(&loaded.effective)),
             stale: Cell::new(false),
             generation: Cell::new(1),
-            addresses,
+            addresses: bound.addresses.clone(),
             driver,
+            drained: Rc::default(),
         };
-        Ok((control, workers))
+        Ok((control, workers, bound))
     }
 
-    async fn admin(&self) -> Result<Option<(Admin, AdminAddress)>, RunError> {
+    fn admin(&self, occupied: Occupied) -> Result<Option<(Place, AdminAddress)>, RunError> {
         let Some(section) = self.shared.published.newest().admin.clone() else { return Ok(None) };
         let bound = match &section.address {
-            AdminAddress::Tcp(address) => Admin::tcp(*address).await,
-            AdminAddress::Unix(path) => Admin::unix(path),
+            AdminAddress::Tcp(address) => Place::tcp(*address, occupied),
+            AdminAddress::Unix(path) => Place::unix(path, occupied),
         };
         let shown = match &section.address {
             AdminAddress::Tcp(address) => address.to_string(),
@@ -293,6 +303,7 @@ impl Control {
     /// Begins the drain; when it must have ended, where that is limited.
     fn drain(&self) -> Option<Instant> {
         self.shared.draining.store(true, Release);
+        self.drained.notify_one();
         tell("tollgate: draining; a second signal ends at once");
         let limit = self.shared.published.newest().server.drain_timeout;
         (!limit.is_zero()).then(|| Instant::now() + limit)
@@ -422,6 +433,10 @@ fn tell_driver(workers: &Workers) {
     for (driver, error) in &choice.refused {
         tell(format_args!("tollgate: the kernel refuses {}: {error}", driver.name()));
     }
+}
+
+fn not_started(error: StartError) -> RunError {
+    RunError::Start(error.to_string())
 }
 
 fn stopped() -> RunError {

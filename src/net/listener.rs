@@ -26,14 +26,25 @@ pub fn probe(address: SocketAddr) -> io::Result<()> {
 /// Binds and listens on a kernel socket; done before the workers start, so that a busy port is a start-up
 /// error.
 pub fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
+    let fd = reserve(address)?;
+    listen(&fd)?;
+    Ok(fd)
+}
+
+/// Binds a kernel socket that does not listen yet: the kernel gives it no connection.
+pub fn reserve(address: SocketAddr) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let fd = rustix::net::socket_with(family(address), SocketType::STREAM, flags, None)?;
     sockopt::set_socket_reuseaddr(&fd, true)?;
     sockopt::set_socket_reuseport(&fd, true)?;
     sockopt::set_tcp_nodelay(&fd, true)?;
     rustix::net::bind(&fd, &address)?;
-    rustix::net::listen(&fd, BACKLOG.into())?;
     Ok(fd)
+}
+
+/// Listens on a bound socket; one that listens already goes on.
+pub fn listen(socket: &impl AsFd) -> io::Result<()> {
+    Ok(rustix::net::listen(socket, BACKLOG.into())?)
 }
 
 fn family(address: SocketAddr) -> AddressFamily {

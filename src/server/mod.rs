@@ -1,8 +1,10 @@
 //! The process: workers on their cores, from bound listeners to the last drained connection.
 //!
-//! Shape: `bind` the listeners (so that a busy port is a start-up error), `start` the workers,
-//! `Workers::join` them. What runs is told through `Shared`: control publishes generations and moves the
-//! phase; workers read both. Errors: `StartError` names the address, the core or the driver.
+//! Shape: `bind` the listeners (so that a busy port is a start-up error), `start` the workers, let them
+//! `Workers::listen`, `Workers::join` them. What runs is told through `Shared`: control publishes generations
+//! and moves the phase; workers read both. A process that takes another one's addresses over shares them
+//! (SO_REUSEPORT) and listens last, when nothing else can fail: what the kernel gives it is served. Errors:
+//! `StartError` names the address, the core or the driver.
 
 pub mod connection;
 pub mod worker;
@@ -38,14 +40,29 @@ pub struct Shared {
 /// Where control reads the workers' access log: one ring per worker.
 pub type LogRings = Vec<rtrb::Consumer<u8>>;
 
-/// Listening sockets of all workers.
+/// What becomes of an address where another process listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occupied {
+    /// It is an error.
+    Refused,
+    /// This process listens beside the other one, which is about to end.
+    TakenOver,
+}
+
+/// Bound sockets of all workers.
 pub struct Bound {
     per_worker: Vec<Vec<OwnedFd>>,
+    /// What they are bound to; port 0 has become another.
+    pub addresses: Vec<SocketAddr>,
+    /// Those of `addresses` where another process listens.
+    pub shared: Vec<SocketAddr>,
 }
 
 /// Running workers.
 pub struct Workers {
     threads: Vec<JoinHandle<()>>,
+    /// Where each worker waits for its sockets.
+    sockets: Vec<mpsc::Sender<Vec<OwnedFd>>>,
     /// The driver that each worker was granted, and what was refused before it.
     pub choices: Vec<Choice>,
     pub logs: LogRings,
@@ -54,14 +71,29 @@ pub struct Workers {
 /// Why the process could not start.
 #[derive(Debug)]
 pub enum StartError {
-    Bind { address: SocketAddr, error: io::Error },
-    Worker { index: usize, error: io::Error },
+    Bind {
+        address: SocketAddr,
+        error: io::Error,
+    },
+    /// Another process listens there and does not share it.
+    Share {
+        address: SocketAddr,
+        error: io::Error,
+    },
+    Worker {
+        index: usize,
+        error: io::Error,
+    },
 }
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Bind { address, error } => write!(f, "cannot listen on {address}: {error}"),
+            StartError::Share { address, error } => {
+                let whose = "what listens there is another user's or no tollgate";
+                write!(f, "cannot take {address} over: {whose}: {error}")
+            }
             StartError::Worker { index, error } => write!(f, "worker {index} cannot start: {error}"),
         }
     }
@@ -77,27 +109,45 @@ pub fn cores() -> Vec<usize> {
     }
 }
 
-/// Binds every address once per worker, and says which ones those are (port 0 asks for any). Refused where
-/// another process listens there, whatever its options are.
-pub fn bind(addresses: &[SocketAddr], workers: usize) -> Result<(Bound, Vec<SocketAddr>), StartError> {
-    let refused = |address: &SocketAddr| {
-        let address = *address;
-        move |error| StartError::Bind { address, error }
-    };
-    let mut bound = Bound { per_worker: (0..workers).map(|_| Vec::new()).collect() };
-    let mut addresses_bound = Vec::new();
-    for address in addresses {
-        wait_for_address(*address).map_err(refused(address))?;
-        let mut actual = *address;
+/// Binds every address once per worker, and listens, unless an address is to be taken over.
+pub fn bind(addresses: &[SocketAddr], workers: usize, occupied: Occupied) -> Result<Bound, StartError> {
+    let per_worker = (0..workers).map(|_| Vec::new()).collect();
+    let mut bound = Bound { per_worker, addresses: Vec::new(), shared: Vec::new() };
+    for &address in addresses {
+        let failed = |error| StartError::Bind { address, error };
+        let is_shared = match occupied {
+            Occupied::Refused => wait_for_address(address).map(|()| false),
+            Occupied::TakenOver => is_in_use(address),
+        };
+        let is_shared = is_shared.map_err(failed)?;
+        let mut actual = address;
         for sockets in &mut bound.per_worker {
-            let socket = listener::bind(actual).map_err(refused(address))?;
+            let socket = match occupied {
+                Occupied::Refused => listener::bind(actual),
+                Occupied::TakenOver => listener::reserve(actual),
+            };
+            let socket = socket.map_err(|error| match is_shared {
+                true => StartError::Share { address, error },
+                false => failed(error),
+            })?;
             // Port 0 asks for any: the first worker's is everybody's.
-            actual = listener::local_address(&socket).map_err(refused(address))?;
+            actual = listener::local_address(&socket).map_err(failed)?;
             sockets.push(socket);
         }
-        addresses_bound.push(actual);
+        bound.addresses.push(actual);
+        if is_shared {
+            bound.shared.push(actual);
+        }
     }
-    Ok((bound, addresses_bound))
+    Ok(bound)
+}
+
+fn is_in_use(address: SocketAddr) -> io::Result<bool> {
+    match listener::probe(address) {
+        Ok(()) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// Waits until `address` is free, for `ADDRESS_WAIT_MAX` at most.
@@ -120,17 +170,20 @@ fn wait_for_address(address: SocketAddr) -> io::Result<()> {
 const ADDRESS_WAIT_MAX: Duration = Duration::from_secs(2);
 const ADDRESS_WAIT_STEP: Duration = Duration::from_millis(5);
 
-/// Starts one worker per set of sockets, pinned to the process's cores in turn.
-pub fn start(shared: &Arc<Shared>, bound: Bound, wish: Wish) -> Result<Workers, StartError> {
+/// Starts workers, pinned to the process's cores in turn. They wait for their sockets.
+pub fn start(shared: &Arc<Shared>, count: usize, wish: Wish) -> Result<Workers, StartError> {
     let cores = cores();
-    let mut workers = Workers { threads: Vec::new(), choices: Vec::new(), logs: Vec::new() };
-    for (index, sockets) in bound.per_worker.into_iter().enumerate() {
+    let mut workers =
+        Workers { threads: Vec::new(), sockets: Vec::new(), choices: Vec::new(), logs: Vec::new() };
+    for index in 0..count {
         let failed = |error| StartError::Worker { index, error };
         let (tell, told) = mpsc::channel();
+        let (give, sockets) = mpsc::channel();
         let core = cores[index % cores.len()];
         let shared = Arc::clone(shared);
         let (log, read_log) = rtrb::RingBuffer::new(LOG_RING_BYTES);
         workers.logs.push(read_log);
+        workers.sockets.push(give);
         let start = Start { index, core, sockets, wish, log };
         let body = move || run_worker(&shared, start, &tell);
         let thread =
@@ -143,6 +196,19 @@ pub fn start(shared: &Arc<Shared>, bound: Bound, wish: Wish) -> Result<Workers, 
 }
 
 impl Workers {
+    /// Listens everywhere and gives each worker its sockets.
+    pub fn listen(&mut self, bound: Bound) -> Result<(), StartError> {
+        for (at, &address) in bound.addresses.iter().enumerate() {
+            let mut sockets = bound.per_worker.iter().filter_map(|sockets| sockets.get(at));
+            sockets.try_for_each(listener::listen).map_err(|error| StartError::Bind { address, error })?;
+        }
+        for (give, sockets) in self.sockets.drain(..).zip(bound.per_worker) {
+            // A worker that has panicked has said so.
+            let _ = give.send(sockets);
+        }
+        Ok(())
+    }
+
     /// Every worker has drained.
     pub fn have_ended(&self) -> bool {
         self.threads.iter().all(JoinHandle::is_finished)
@@ -161,7 +227,7 @@ impl Workers {
 struct Start {
     index: usize,
     core: usize,
-    sockets: Vec<OwnedFd>,
+    sockets: mpsc::Receiver<Vec<OwnedFd>>,
     wish: Wish,
     log: rtrb::Producer<u8>,
 }
@@ -175,7 +241,9 @@ fn run_worker(shared: &Arc<Shared>, start: Start, tell: &mpsc::Sender<io::Result
         let _ = tell.send(Ok(choice));
     };
     let ran = runtime::run(start.wish, chosen, || async move {
-        let listeners = start.sockets.into_iter().filter_map(|fd| Listener::from_bound(fd).ok()).collect();
+        // Blocks the thread: nothing else runs on it yet. Without sockets the process could not start.
+        let Ok(sockets) = start.sockets.recv() else { return };
+        let listeners = sockets.into_iter().filter_map(|fd| Listener::from_bound(fd).ok()).collect();
         let facts = Facts::new(start.index, Arc::clone(&shared.counters[start.index]), start.log);
         let worker = Rc::new(Worker::new(start.index, Arc::clone(&shared.published), facts));
         runtime::spawn(worker::follow(Rc::clone(&worker), Arc::clone(shared)));

@@ -43,10 +43,30 @@ impl Gateway {
     }
 
     /// As `start`, by a command that ends in the binary, in a directory, with a stdout.
-    pub fn start_by(mut command: Command, directory: Directory, config: &str, stdout: Stdio) -> Gateway {
+    pub fn start_by(command: Command, directory: Directory, config: &str, stdout: Stdio) -> Gateway {
+        Gateway::run(command, &["run"], directory, config, stdout)
+    }
+
+    /// As `start`, beside the process that listens there.
+    pub fn take_over(config: &str) -> Gateway {
+        Gateway::run(tollgate(), &["run", "--takeover"], Directory::new(), config, Stdio::null())
+    }
+
+    fn run(
+        mut command: Command,
+        arguments: &[&str],
+        directory: Directory,
+        config: &str,
+        stdout: Stdio,
+    ) -> Gateway {
         let file = directory.file("c.toml", config);
-        let mut child =
-            command.args(["run", &file]).stdout(stdout).stderr(Stdio::piped()).spawn().expect("it starts");
+        let mut child = command
+            .args(arguments)
+            .arg(&file)
+            .stdout(stdout)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
         let told = Arc::new(Mutex::new(Vec::new()));
         let (lines, heard) =
             (BufReader::new(child.stderr.take().expect("a pipe")).lines(), Arc::clone(&told));

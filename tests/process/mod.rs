@@ -14,6 +14,7 @@ mod reload;
 mod shutdown;
 mod start;
 mod streams;
+mod takeover;
 
 /// The size of a test: small, or long with `TOLLGATE_LONG=1`.
 fn scaled<T>(small: T, long: T) -> T {
