@@ -31,7 +31,7 @@ pub fn generate() -> Result<Generated, String> {
     Ok(Generated { hash: format!("sha256:{digits}"), text })
 }
 
-pub fn new(name: &str, write: Option<&Path>) -> Exit {
+pub fn new(name: &str, write: Option<&Path>, config: Option<&Path>) -> Exit {
     if let Err(message) = check_name(name) {
         return print::failure(&message, Exit::Usage);
     }
@@ -47,9 +47,15 @@ pub fn new(name: &str, write: Option<&Path>) -> Exit {
         print::note("This key is shown once. The lines from [[key]] on belong into the config.");
         return exit;
     };
-    if files_of(file, &Process).iter().any(|file| has_key(file, name)) {
-        let message = format!("{}: a key {} is there already", file.display(), quoted(name));
-        return print::failure(&message, Exit::Usage);
+    for whole in [Some(file), config].into_iter().flatten() {
+        let files = files_of(whole, &Process);
+        if files.is_empty() && Some(whole) == config {
+            return unreadable(whole);
+        }
+        if let Some(holder) = files.iter().find(|file| has_key(file, name)) {
+            let message = format!("{}: a key {} is there already", holder.display(), quoted(name));
+            return print::failure(&message, Exit::Usage);
+        }
     }
     if let Err(Refused { message, exit }) =
         edit(file, Missing::Make, |document| add(document, name, &key.hash))
@@ -83,6 +89,9 @@ pub fn list(file: &Path) -> Exit {
 
 pub fn revoke(name: &str, file: &Path) -> Exit {
     let files = files_of(file, &Process);
+    if files.is_empty() {
+        return unreadable(file);
+    }
     let Some(holder) = files.iter().find(|file| has_key(file, name)) else {
         return print::failure(&no_key(name, file, &files), Exit::Usage);
     };
@@ -100,10 +109,17 @@ pub fn revoke(name: &str, file: &Path) -> Exit {
     exit
 }
 
-fn no_key(name: &str, file: &Path, files: &[PathBuf]) -> String {
-    if files.is_empty() {
-        return format!("{} cannot be read", file.display());
+/// Says why a config cannot be read, as `check` does.
+fn unreadable(config: &Path) -> Exit {
+    match load(config, Mode::Check, &Process) {
+        Err(problems) => print::problems(&problems),
+        // It could not be read a moment ago.
+        Ok(_) => print::note(&format!("{} could not be read; try again", config.display())),
     }
+    Exit::Usage
+}
+
+fn no_key(name: &str, file: &Path, files: &[PathBuf]) -> String {
     let names: Vec<String> = files.iter().flat_map(|file| names_in(file)).collect();
     let near = did_you_mean(name, names.iter().map(String::as_str));
     format!("{} and what it includes have no key {}{near}", file.display(), quoted(name))

@@ -1,7 +1,8 @@
 //! The command line: arguments in, an exit status out.
 //!
 //! Results go to stdout, everything else to stderr. Colour only where the stream is a terminal and `NO_COLOR`
-//! is not set. Exit status: 0 done, 1 failed while doing it, 2 the config or the command line is wrong.
+//! is not set. Exit status: 0 done, 1 failed while doing it, 2 the config (or that it cannot be read) or the
+//! command line is wrong.
 //! One definition (clap) makes parser, help and completions.
 
 mod demo;
@@ -39,7 +40,9 @@ fn run_command(command: Command) -> Exit {
         }
         Command::Check { file } => check::check(&file),
         Command::Demo { listen } => demo::demo(listen),
-        Command::Keys { command: KeysCommand::New { name, write } } => keys::new(&name, write.as_deref()),
+        Command::Keys { command: KeysCommand::New { name, write, config } } => {
+            keys::new(&name, write.as_deref(), config.as_deref())
+        }
         Command::Keys { command: KeysCommand::List { file } } => keys::list(&file),
         Command::Keys { command: KeysCommand::Revoke { name, file } } => keys::revoke(&name, &file),
         Command::Completions { shell } => completions(shell),
@@ -119,6 +122,9 @@ enum KeysCommand {
         /// Add the entry to this config file; comments in it stay
         #[arg(long, value_name = "FILE")]
         write: Option<PathBuf>,
+        /// The config that includes FILE: the name must be free in all of it
+        #[arg(long, value_name = "CONFIG", requires = "write")]
+        config: Option<PathBuf>,
     },
     /// List the keys of a config
     #[command(long_about = KEYS_LIST)]
@@ -149,8 +155,9 @@ in TOML.";
 const AFTER: &str = "\
 Exit status:
   0  done; for `run`: ended by a signal after its requests had ended
-  1  failed: a busy port, an unreadable file, no io_uring and no epoll
-  2  the config or the command line is wrong; every problem is told
+  1  failed: a busy port, a file that cannot be written, no io_uring and no epoll; for `run`: a second \
+signal ended it while requests were open
+  2  the config or the command line is wrong, or a file of the config cannot be read; every problem is told
 
 Signals (to `tollgate run`):
   HUP         read the config again; a wrong one is told and the old one goes on
@@ -207,7 +214,9 @@ The key is `tg-` and 43 characters, 256 random bits of the operating system. The
 only: whoever reads the config cannot use it, and a key that is lost cannot be recovered.
 
 With --write the entry is added to FILE, the config or a file that it includes; a running gateway takes it \
-over within a second. FILE is made where it does not exist.
+over within a second. FILE is made where it does not exist. Where FILE is one that a config includes, give \
+that config with --config: a name that stands twice in it would make it unusable, and FILE alone does not \
+tell.
 
 To rotate a key: make a new one, add its hash to the entry of the old one (`hash = [\"sha256:OLD\", \
 \"sha256:NEW\"]`), give the new key out, then remove the old hash.";

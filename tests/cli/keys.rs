@@ -89,6 +89,32 @@ fn a_name_that_is_taken_is_refused_and_nothing_is_written() {
 }
 
 #[test]
+fn with_its_config_a_name_that_is_taken_elsewhere_is_refused() {
+    let directory = Directory::new();
+    let file = directory.file("c.toml", CONFIG);
+    let included = directory.file("keys.d/a.toml", "");
+    assert_eq!(ended(&["keys", "new", "blue", "--write", &file]).status, Some(0));
+    let taken = ended(&["keys", "new", "blue", "--write", &included, "--config", &file]);
+    assert_eq!((taken.status, &*taken.stdout), (Some(2), ""));
+    assert!(taken.stderr.contains("c.toml: a key \"blue\" is there already"), "{}", taken.stderr);
+    assert_eq!(directory.read("keys.d/a.toml"), "");
+    let free = ended(&["keys", "new", "red", "--write", &included, "--config", &file]);
+    assert_eq!(free.status, Some(0), "{}", free.stderr);
+    assert_eq!(ended(&["check", &file]).status, Some(0));
+    let absent = ended(&["keys", "new", "green", "--write", &included, "--config", "nowhere.toml"]);
+    assert_eq!((absent.status, &*absent.stdout), (Some(2), ""));
+    assert_eq!(absent.stderr, "nowhere.toml: cannot be read: no such file or directory\n");
+    assert_eq!(ended(&["keys", "new", "green", "--config", &file]).status, Some(2));
+}
+
+#[test]
+fn revoking_in_a_file_that_cannot_be_read_says_why() {
+    let absent = ended(&["keys", "revoke", "blue", "nowhere.toml"]);
+    assert_eq!(absent.status, Some(2));
+    assert_eq!(absent.stderr, "nowhere.toml: cannot be read: no such file or directory\n");
+}
+
+#[test]
 fn a_file_that_is_no_toml_is_left_alone() {
     let directory = Directory::new();
     let file = directory.file("c.toml", "[[key]\n");

@@ -73,7 +73,7 @@ fn the_version_names_the_commit() {
 fn help_goes_to_stdout_and_documents_exit_status_and_signals() {
     let Ended { status, stdout, stderr } = ended(&["--help"]);
     assert_eq!((status, &*stderr), (Some(0), ""));
-    for word in ["Exit status:", "Signals", "Environment:", "HUP", "check"] {
+    for word in ["Exit status:", "second signal", "cannot be read", "Environment:", "HUP", "check"] {
         assert!(stdout.contains(word), "no {word} in\n{stdout}");
     }
     assert!(!stdout.contains('\u{1b}'), "colour without a terminal");

@@ -96,6 +96,7 @@ fn target(
 pub fn no_provider<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> String {
     let mut names: Vec<&str> = names.collect();
     names.sort_unstable();
+    names.dedup();
     let near = did_you_mean(name, names.iter().copied());
     let known: Vec<String> = names.iter().take(10).map(|name| quoted(name)).collect();
     match (near.is_empty(), &known[..]) {
@@ -179,4 +180,15 @@ fn spoken(route: &Route, providers: &[Provider]) -> DialectSet {
         all.messages |= provider.dialects.messages;
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::no_provider;
+
+    #[test]
+    fn a_provider_that_stands_twice_is_told_once() {
+        let told = no_provider("none", ["openai", "b", "openai"].into_iter());
+        assert_eq!(told, "no provider \"none\", allowed: \"b\" or \"openai\"");
+    }
 }
