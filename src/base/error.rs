@@ -141,7 +141,7 @@ pub struct Error {
     /// The field of the request that is at fault, for dialects that name it.
     pub param: Option<&'static str>,
     /// The methods that the path allows, for a 405.
-    pub allow: Option<&'static str>,
+    pub allow: Option<Cow<'static, str>>,
 }
 
 impl Error {
@@ -163,8 +163,8 @@ impl Error {
     }
 
     /// The same error with the methods that the path allows.
-    pub fn allow(mut self, methods: &'static str) -> Error {
-        self.allow = Some(methods);
+    pub fn allow(mut self, methods: impl Into<Cow<'static, str>>) -> Error {
+        self.allow = Some(methods.into());
         self
     }
 

@@ -171,9 +171,14 @@ fn check(route: &Passthrough, method: &http::Method, rest: &str) -> Result<(), E
             "dot segments and encoded slashes are not taken in this path",
         ));
     }
-    route.permit(method, rest).map_err(|kind| {
-        let what = if kind == Kind::MethodNotAllowed { method.as_str() } else { "this path" };
-        Error::new(kind, format!("{what} is not allowed under {}", route.path))
+    route.permit(method, rest).map_err(|kind| match kind {
+        Kind::MethodNotAllowed => {
+            let allowed: Vec<&str> = route.allowed().map(http::Method::as_str).collect();
+            let allowed = allowed.join(", ");
+            let detail = format!("{method} is not allowed under {}, only {allowed}", route.path);
+            Error::new(kind, detail).allow(allowed)
+        }
+        kind => Error::new(kind, format!("this path is not allowed under {}", route.path)),
     })
 }
 

@@ -22,7 +22,7 @@ pub async fn error(sink: &mut Sink<'_>, dialect: Dialect, error: &Error, id: &Re
     if let Some(seconds) = &retry_after {
         fields.push((b"retry-after", seconds.as_bytes()));
     }
-    if let Some(methods) = error.allow {
+    if let Some(methods) = &error.allow {
         fields.push((b"allow", methods.as_bytes()));
     }
     if row.status == 401 {

@@ -220,17 +220,18 @@ impl Passthrough {
         {
             return Err(Kind::PathUnknown);
         }
-        let is_named = self.methods.is_empty() || self.methods.contains(method);
-        if is_named && METHODS_PASSED.contains(method) {
-            return Ok(());
-        }
-        Err(Kind::MethodNotAllowed)
+        if self.allowed().any(|allowed| allowed == method) { Ok(()) } else { Err(Kind::MethodNotAllowed) }
+    }
+
+    /// The methods that may go on.
+    pub fn allowed(&self) -> impl Iterator<Item = &http::Method> {
+        METHODS_PASSED.iter().filter(|method| self.methods.is_empty() || self.methods.contains(method))
     }
 }
 
 /// What a pass-through may pass. TRACE is not among them: its answer repeats the request, with our credential in
 /// it (RFC 9110 section 9.3.8). Nor are methods that are unknown here: what they would do is, too.
-pub const METHODS_PASSED: [http::Method; 7] = [
+const METHODS_PASSED: [http::Method; 7] = [
     http::Method::GET,
     http::Method::HEAD,
     http::Method::POST,

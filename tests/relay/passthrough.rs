@@ -100,7 +100,10 @@ fn what_the_route_does_not_allow_never_reaches_the_provider() {
             (get("GET", "/q/v1/files"), 404),
         ];
         for (request, status) in rows {
-            assert_eq!(ask(gateway.address, &request).await.status(), status, "{request}");
+            let answer = ask(gateway.address, &request).await;
+            assert_eq!(answer.status(), status, "{request}");
+            // RFC 9110 section 15.5.6.
+            assert_eq!(answer.field("allow"), (status == 405).then_some("GET"), "{request}");
         }
         gateway.end().await;
     });
@@ -118,11 +121,13 @@ fn only_the_seven_methods_are_passed_where_the_route_names_none_and_trace_never(
             (0..count).map(|_| script()).collect()
         };
         let named = |setup: &mut Setup| setup.base.passthroughs[0].methods = vec![http::Method::TRACE];
-        for edit in [|_: &mut Setup| {}, named] {
+        let all = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+        for (edit, allowed) in [(|_: &mut Setup| {}) as fn(&mut Setup), named].into_iter().zip([all, ""]) {
             let gateway = gateway(scripts(3), edit);
             for method in ["TRACE", "FOO", "trace"] {
                 let answer = ask(gateway.address, get(method, "/p/v1/x")).await;
                 assert_eq!((answer.status(), answer.field("x-repeated")), (405, None), "{method}");
+                assert_eq!(answer.field("allow"), Some(allowed), "{method}");
             }
             gateway.end().await;
         }
