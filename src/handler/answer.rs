@@ -12,6 +12,7 @@ use crate::base::error::{Error, Kind as ErrorKind};
 use crate::codec::http1::ResponseFraming;
 use crate::codec::{json, sse};
 use crate::handler::attempt::{Answered, Attempted};
+use crate::handler::date::{self, DATE};
 use crate::handler::fields::answer_field_goes_on;
 use crate::handler::llm::{After, Call, NOT_FOUND, Stop, client};
 use crate::handler::relay::{Body, Events, Limits, Relay};
@@ -28,10 +29,11 @@ use crate::net::downstream::Downstream;
 use crate::net::race::{First, race};
 use crate::net::upstream::Answer;
 use crate::policy::auth::Key;
-use crate::policy::exchange::Ended;
+use crate::policy::exchange::{Ended, Step};
 use crate::policy::stage::EventStage;
 use crate::usage::meter::{Known, Shape};
 use memchr::memmem;
+use std::cell::Cell;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -285,19 +287,27 @@ pub fn after(sink: &Sink<'_>, ended: Ended) -> After {
 pub fn commit(call: &mut Call<'_>, sink: &mut Sink<'_>, head: Answered, len: Option<BodyLen>) {
     call.exchange.status = head.status();
     let id = call.exchange.id;
+    let date = date::at(call.exchange.clock.when(Step::Head));
     let ours: [(&[u8], &[u8]); 2] = [(TOLLGATE_ID, id.as_bytes()), (REQUEST_ID, id.as_bytes())];
     match &head {
         Answered::Upstream(answer) => {
             let has_id = answer.field("x-request-id").is_some();
-            let theirs = answer.fields().filter(|(name, _)| answer_field_goes_on(name, &answer.connection));
+            let has_date = Cell::new(false);
+            let theirs = answer.fields().filter(|(name, _)| {
+                has_date.set(has_date.get() || name.eq_ignore_ascii_case(DATE));
+                answer_field_goes_on(name, &answer.connection)
+            });
+            // Asked for behind their fields.
+            let dated = std::iter::once((DATE, &date[..])).filter(|_| !has_date.get());
             let ours = ours.iter().copied().take(if has_id { 1 } else { 2 });
             let reason = answer.reason.start as usize..answer.reason.end as usize;
             let reason = answer.bytes.get(reason).unwrap_or_default();
             let len = len.unwrap_or_else(|| len_of(answer));
-            sink.head(answer.status, reason, theirs.chain(ours), len);
+            sink.head(answer.status, reason, theirs.chain(ours).chain(dated), len);
         }
         Answered::Mock(answer) => {
-            let fields: [(&[u8], &[u8]); 1] = [(b"content-type", answer.content_type.as_bytes())];
+            let fields: [(&[u8], &[u8]); 2] =
+                [(b"content-type", answer.content_type.as_bytes()), (DATE, &date)];
             let len = len.unwrap_or_else(|| answer.len.map_or(BodyLen::Open, BodyLen::Known));
             sink.head(answer.status, b"OK", fields.into_iter().chain(ours), len);
         }

@@ -3,11 +3,12 @@
 //! Every answer has `x-request-id`; one with an error says whether and when a retry helps. Nothing of a
 //! request is repeated in them but what `Error::detail` quotes, which is cleaned and cut here.
 
+use crate::base::clock;
 use crate::base::error::Error;
 use crate::base::id::RequestId;
+use crate::handler::date::{self, DATE};
 use crate::handler::sink::{BodyLen, Gone, Sink};
 use crate::llm::dialect::Dialect;
-use std::time::{Duration, UNIX_EPOCH};
 
 /// The header that carries our id on every answer.
 pub const REQUEST_ID: &[u8] = b"x-request-id";
@@ -42,9 +43,9 @@ pub async fn whole(
     id: &RequestId,
     body: &[u8],
 ) -> Result<(), Gone> {
-    let date = date(crate::base::clock::unix_ms());
+    let date = date::at(clock::now());
     let own: [(&[u8], &[u8]); 3] =
-        [(b"date", date.as_bytes()), (b"content-type", content_type), (REQUEST_ID, id.as_bytes())];
+        [(DATE, &date), (b"content-type", content_type), (REQUEST_ID, id.as_bytes())];
     let reason = crate::codec::http1::reason_phrase(status).as_bytes();
     sink.head(
         status,
@@ -66,17 +67,12 @@ pub fn quoted(text: &str) -> String {
     clean
 }
 
-/// `Date` (RFC 9110 section 6.6.1).
-fn date(unix_ms: u64) -> String {
-    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(unix_ms))
-}
-
 pub const JSON: &[u8] = b"application/json";
 const QUOTED_CHARS_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    use super::{date, quoted};
+    use super::quoted;
 
     #[test]
     fn quoted_text_is_clean_and_short() {
@@ -84,10 +80,5 @@ mod tests {
         assert_eq!(quoted("a\r\nb"), "ab");
         assert_eq!(quoted(&"x".repeat(64)), "x".repeat(64));
         assert_eq!(quoted(&"x".repeat(65)), "x".repeat(64) + "…");
-    }
-
-    #[test]
-    fn the_date_has_the_fixed_form() {
-        assert_eq!(date(784_111_777_000), "Sun, 06 Nov 1994 08:49:37 GMT");
     }
 }

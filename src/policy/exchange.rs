@@ -13,6 +13,7 @@ use crate::net::page::Slice;
 use crate::usage::Usage;
 use std::fmt;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Who ended an exchange, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -123,6 +124,11 @@ impl StageClock {
     /// Says that `step` ended at `now`.
     pub fn mark_at(&mut self, step: Step, now: Instant) {
         self.micros[step as usize] = u32::try_from(now.micros_since(self.start)).unwrap_or(u32::MAX).max(1);
+    }
+
+    /// When `step` ended; the start where it was not reached.
+    pub fn when(&self, step: Step) -> Instant {
+        self.start + Duration::from_micros(u64::from(self.micros[step as usize]))
     }
 
     /// Microseconds from the start to the end of `step`; none where it was not reached.

@@ -1,14 +1,14 @@
 //! An answer on its way: cuts that the client sees, clients that leave, timers, heartbeats.
 
 use crate::relay::gateway::{
-    Gateway, LAST, STREAM_HEAD, Setup, ask, ask_to_the_end, call, chat, chunk, post, send,
+    Gateway, LAST, STREAM_HEAD, Setup, ask, ask_to_the_end, call, chat, chunk, json, post, send,
 };
 use crate::relay::http::{End, Message, Pace, Reader};
 use crate::sim::driver::{calmly_on_every_driver, listen, on_every_driver};
 use crate::sim::peer::{Script, serve};
 use std::time::Duration;
 use tollgate::base::clock;
-use tollgate::llm::provider::ProviderKind::{self, Anthropic, OpenAi};
+use tollgate::llm::provider::ProviderKind::{self, Anthropic, Mock, OpenAi};
 use tollgate::net::conn::Conn;
 use tollgate::net::memory::{Faults, Simulation};
 use tollgate::net::runtime;
@@ -206,6 +206,31 @@ fn a_client_that_leaves_takes_its_upstream_connection_along_within_100_ms() {
             assert_eq!(gateway.record()["status"], if sent { 200 } else { 0 });
             gateway.end().await;
         }
+    });
+}
+
+/// An answer without a date went on without one (RFC 9110 section 6.6.1).
+#[test]
+fn every_answer_has_one_date_and_a_providers_own_stays() {
+    calmly_on_every_driver(async || {
+        let dated = "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\ncontent-length: 2\r\n\r\n{}";
+        let upstream = asked().send(dated).expect_until("\r\n\r\n").expect(BODY).send(json("{}"));
+        let stream = upstream.expect_until("\r\n\r\n").expect(BODY).send([STREAM_HEAD, LAST].concat());
+        let (listener, address) = listen();
+        serve(listener, vec![stream.expect_end()]);
+        let setup = Setup::one(OpenAi, address).upstream("built in", Mock, address).model("mock", &[(1, "")]);
+        let gateway = Gateway::start(&setup);
+        let mock = BODY.replace("\"m\"", "\"mock\"");
+        let own = BODY.replace("\"m\"", "7");
+        let rows = [("its own", BODY, true), ("none", BODY, false), ("a stream", BODY, false)];
+        let rows = rows.into_iter().chain([("built in", &*mock, false), ("refused", &*own, false)]);
+        for (what, body, is_theirs) in rows {
+            let answer = ask(gateway.address, chat(body)).await;
+            let date = answer.field("date").expect(what);
+            assert_eq!(date == "Sun, 06 Nov 1994 08:49:37 GMT", is_theirs, "{what}: {date}");
+            assert!(date.len() == 29 && date.ends_with(" GMT"), "{what}: {date}");
+        }
+        gateway.end().await;
     });
 }
 
