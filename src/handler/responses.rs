@@ -3,8 +3,10 @@
 //! With one provider that speaks Responses an id is the provider's own. With several, each id that goes to a
 //! client carries its origin in a sealed prefix: `resp_tg` and ten hex digits of a hash over the provider's
 //! name and the id, then the id. The hash is checked against every such provider, so a changed or invented id
-//! leads nowhere. It marks the origin; it is no permission: whoever has the id may ask for it, as at the
-//! provider itself. Sealed are `id` and `previous_response_id` of response objects, whole and in events; a
+//! leads nowhere. It marks the origin and is no permission: what one key made at a provider, another may ask for
+//! where it has the id and may reach that provider by one of its models. (To bind an id to the key that made it
+//! takes a secret that all instances share and no client has, and ids that are never the provider's own.) Sealed
+//! are `id` and `previous_response_id` of response objects, whole and in events; a
 //! request's `previous_response_id` is opened and leads to its provider alone. Nothing else of a body
 //! changes.
 
@@ -35,7 +37,8 @@ pub async fn serve(
     id: &str,
     action: &str,
 ) -> Result<Answering, Stop> {
-    let (provider, id) = origin(call.snapshot, id).ok_or_else(not_found)?;
+    let found = origin(call.snapshot, id).filter(|(provider, _)| may_reach(call.snapshot, key, provider));
+    let (provider, id) = found.ok_or_else(not_found)?;
     call.exchange.served = Some(Served { route: None, provider: provider.index, model: "".into() });
     let permit = request::collect_body(call, downstream).await?;
     let path = match action {
@@ -128,6 +131,12 @@ fn origin<'a>(snapshot: &'a Snapshot, id: &'a str) -> Option<(&'a Provider, &'a 
     let rest = id.strip_prefix(PREFIX)?;
     let (seal, id) = (rest.get(..SEAL_LEN)?, rest.get(SEAL_LEN..)?.strip_prefix('_')?);
     makers(snapshot).find(|provider| seal_of(&provider.name, id) == seal).map(|provider| (provider, id))
+}
+
+/// Whether the key has a model that the provider answers. A `previous_response_id` needs no such question: it goes
+/// to targets of the request's model alone.
+fn may_reach(snapshot: &Snapshot, key: &Key, provider: &Provider) -> bool {
+    key.models.as_ref().is_none_or(|models| snapshot.routes.reach(models, provider.index))
 }
 
 fn makers(snapshot: &Snapshot) -> impl Iterator<Item = &Provider> {

@@ -148,6 +148,16 @@ impl Routes {
         wild.into_iter().find(|route| route.pattern.matches(model))
     }
 
+    /// Whether one of `models`, as a key may have them, can be answered by `provider`, as a fallback or not.
+    pub fn reach(&self, models: &[Pattern], provider: u32) -> bool {
+        models.iter().any(|model| match model {
+            Pattern::Exact(name) => self.resolve(name).is_some_and(|route| self.asks(route, provider)),
+            Pattern::Wild { .. } => {
+                self.routes.iter().any(|route| route.pattern.overlaps(model) && self.asks(route, provider))
+            }
+        })
+    }
+
     /// The candidates for `asked` (which resolved to `route`) in the order of trying, drawn with `random`.
     pub fn pick<'a>(&'a self, route: &'a Route, asked: &'a str, random: u64) -> Order<'a> {
         Order { routes: self, first: route, asked, step: 0, drawn: 0, random, given: 0 }
@@ -162,6 +172,12 @@ impl Routes {
     /// Every route, in the order of the config; the place is `Route::index`.
     pub fn all(&self) -> &[Route] {
         &self.routes
+    }
+
+    fn asks(&self, route: &Route, provider: u32) -> bool {
+        let fallbacks = route.fallbacks.iter().filter_map(|to| self.routes.get(to.route as usize));
+        let mut all = std::iter::once(route).chain(fallbacks);
+        all.any(|route| route.targets.iter().any(|target| target.provider == provider))
     }
 
     /// The fallbacks of route `at` and theirs, depth first, each (route, name) once.

@@ -15,6 +15,7 @@ mod mislabelled;
 mod passthrough;
 mod requests;
 mod stages;
+mod stored;
 mod stale;
 mod told;
 mod tunnel;

@@ -446,7 +446,9 @@ pub struct Key {
     /// valid.
     #[schemars(extend("x-secret" = true, "x-hint" = "`tollgate keys new NAME` prints it"))]
     pub hash: Hashes,
-    /// Models that it may ask for, with `*` as in a model's name. Without it: all.
+    /// Models that it may ask for, with `*` as in a model's name. Without it: all. A stored response
+    /// (`/v1/responses/ID`) is bound by its provider alone: a key that has its id and a model of that provider
+    /// may read, cancel, delete and continue it, whichever key and model made it.
     #[schemars(length(min = 1))]
     pub models: Option<Vec<String>>,
     /// Whether it may use `[[passthrough]]` routes. Default: true without `models`, false with it.

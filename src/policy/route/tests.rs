@@ -115,3 +115,27 @@ fn targets_up_to_the_bound_are_all_tried() {
     let routes = Routes::new(vec![spec("m", vec![target(0, "", 1); TARGETS_MAX], &[])]).unwrap();
     assert_eq!(order(&routes, "m", 5).len(), TARGETS_MAX);
 }
+
+#[test]
+fn what_models_reach_is_what_they_may_be_answered_by() {
+    let routes = Routes::new(vec![
+        spec("*", vec![target(0, "", 1)], &[]),
+        spec("gpt-4o", vec![target(1, "", 1)], &["claude-x"]),
+        spec("claude-*", vec![target(2, "", 0)], &[]),
+    ])
+    .unwrap();
+    // models of a key, providers that it reaches
+    let rows: [(&[&str], &[u32]); 6] = [
+        (&["gpt-4o"], &[1, 2]),
+        (&["claude-opus"], &[2]),
+        (&["other"], &[0]),
+        (&["gpt-*"], &[0, 1, 2]),
+        (&["claude-opus", "other"], &[0, 2]),
+        (&[], &[]),
+    ];
+    for (models, providers) in rows {
+        let patterns: Vec<Pattern> = models.iter().map(|model| Pattern::new(model).unwrap()).collect();
+        let reached: Vec<u32> = (0..4).filter(|&provider| routes.reach(&patterns, provider)).collect();
+        assert_eq!(reached, providers, "{models:?}");
+    }
+}
