@@ -3,7 +3,7 @@
 //! A socket file is taken over by a rename: from then on callers reach the new process. An address is shared
 //! (SO_REUSEPORT) until the old process drains: then it looks whether another one listens there and, if so,
 //! leaves. Errors: an address that is in use, a path where something else stands than a socket that was left
-//! behind.
+//! behind. Absent: figures of a process that drains beside its successor.
 
 use crate::net::listener::{self, local_address};
 use crate::server::Occupied;
