@@ -209,6 +209,13 @@ pub fn trim_pool() {
     });
 }
 
+/// Gives what this process has freed back to the system. The allocator looks for that only as it allocates and frees,
+/// so an idle worker would keep what its last request took. To be called with `trim_pool`; a visit of the heap's pages.
+pub fn give_back() {
+    // SAFETY: takes no pointer; works on the calling thread's heap and on what all threads have freed.
+    unsafe { libmimalloc_sys::mi_collect(false) };
+}
+
 /// Pages of this thread that are rented out (pooled size only), the shared one only while a part of it is held.
 /// Tests use it to show that nothing leaks.
 pub fn rented_pages() -> usize {

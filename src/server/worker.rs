@@ -184,6 +184,7 @@ pub async fn follow(worker: Rc<Worker>, shared: Arc<Shared>) {
         }
         if ticks.is_multiple_of(TICKS_PER_S * TRIM_EVERY_S) {
             page::trim_pool();
+            page::give_back();
         }
     }
     worker.drain.raise();
