@@ -43,9 +43,25 @@ pub fn now() -> Instant {
         Some(virtual_time) => virtual_time.monotonic,
         None => {
             let start = START.get_or_init(std::time::Instant::now);
-            Instant(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX))
+            let now = Instant(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
+            LATELY.set(Some(now));
+            now
         }
     }
+}
+
+/// Monotonic time as it was read last within this poll of a task, for deadlines and whatever else a few
+/// microseconds do not matter to: one reading serves them all.
+pub fn lately() -> Instant {
+    match LATELY.get() {
+        Some(lately) => lately,
+        None => now(),
+    }
+}
+
+/// Says that time may have passed: the runtime calls it as it polls a task.
+pub fn forget_lately() {
+    LATELY.set(None);
 }
 
 /// Wall time now, in milliseconds since 1970-01-01T00:00:00Z.
@@ -61,6 +77,7 @@ pub fn unix_ms() -> u64 {
 
 /// Gives this thread a virtual clock that stands at `monotonic` until `set_virtual` moves it.
 pub fn go_virtual(monotonic: Instant, unix_ms_at_zero: u64) {
+    forget_lately();
     VIRTUAL.set(Some(VirtualTime { monotonic, unix_ms_at_zero }));
 }
 
@@ -85,6 +102,8 @@ struct VirtualTime {
 static START: OnceLock<std::time::Instant> = OnceLock::new();
 
 thread_local! {
+    /// None in virtual time.
+    static LATELY: Cell<Option<Instant>> = const { Cell::new(None) };
     static VIRTUAL: Cell<Option<VirtualTime>> = const { Cell::new(None) };
 }
 

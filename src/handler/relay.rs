@@ -21,7 +21,7 @@ use crate::handler::source::{Next, Source, SourceError};
 use crate::handler::stages::{StageRunner, Staged};
 use crate::handler::tap::Tap;
 use crate::llm::dialect::{Dialect, Ending, StreamState};
-use crate::net::deadline::{Deadline, Expired};
+use crate::net::deadline::{self, Deadline, Expired};
 use crate::net::page::Slice;
 use crate::net::race::{First, race};
 use crate::policy::auth::{DrainCap, OnDisconnect};
@@ -133,7 +133,7 @@ impl Relay<'_, '_> {
     /// with what came with it. `left` ends when the client has left.
     pub async fn run(&mut self, mut left: Pin<&mut impl Future<Output = ()>>) -> Ended {
         let timer = Deadline::unset();
-        let mut now = clock::now();
+        let mut now = clock::lately();
         let mut last_read = now;
         let (mut last_write, mut has_read) = (last_read, true);
         let mut progress = match self.source.ready() {
@@ -152,8 +152,8 @@ impl Relay<'_, '_> {
                 return Box::pin(self.client_left(&timer)).await;
             }
             if has_read {
-                // Not before: a client that takes its time is no silence of the upstream.
-                last_read = clock::now();
+                // A client that takes its time is no silence of the upstream.
+                last_read = now.max(deadline::last_tick());
             }
             let due = self.due(last_read, last_write);
             timer.set_at(due.first());

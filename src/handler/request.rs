@@ -92,7 +92,7 @@ pub async fn collect_body(call: &mut Call<'_>, downstream: &mut Downstream) -> R
         .map_err(|error| body_error(error, bytes_max))?;
     call.exchange.bytes_in = body.len() as u64;
     call.exchange.body = Some(body);
-    call.exchange.clock.mark(Step::Body);
+    call.exchange.clock.mark_at(Step::Body, clock::lately());
     Ok(permit)
 }
 

@@ -295,7 +295,7 @@ impl<'a> Http1Sink<'a> {
             }
             _ => {}
         }
-        self.flush(clock::now()).await?;
+        self.flush(clock::lately()).await?;
         self.ended = true;
         Ok(())
     }

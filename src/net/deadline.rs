@@ -47,7 +47,7 @@ impl Deadline {
 
     /// Lets it pass `after` from now.
     pub fn set(&self, after: Duration) {
-        self.set_at(clock::now() + after);
+        self.set_at(clock::lately() + after);
     }
 
     /// Lets it pass at `at`; `Instant::NEVER` unsets it.
@@ -151,6 +151,11 @@ pub(in crate::net) async fn watch() {
         timer.wait(TICK).await;
         wake_expired(clock::now());
     }
+}
+
+/// The time, at most a tick ago wherever somebody waits for a deadline: a reading without cost.
+pub fn last_tick() -> Instant {
+    LAST_TICK.get()
 }
 
 /// When the first deadline passes that somebody waits for. The simulation asks instead of running `watch`, so

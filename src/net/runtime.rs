@@ -5,6 +5,7 @@
 //! caller to be reported. A task that panics ends alone: the panic is caught, counted (`panics`) and its
 //! message is kept by the panic hook.
 
+use crate::base::clock;
 use crate::net::{deadline, kernel, memory};
 use std::cell::Cell;
 use std::future::Future;
@@ -160,6 +161,7 @@ impl<F: Future<Output = ()>> Future for Guarded<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let task = self.project().task;
+        clock::forget_lately();
         // The task is dropped right after a panic, so nobody sees what it left half done but what it shares
         // by `Cell`s.
         match catch_unwind(AssertUnwindSafe(|| task.poll(cx))) {
