@@ -1,10 +1,10 @@
 //! Whether the client is still there, while nobody reads from it.
 //!
-//! Arming a poll costs an operation of the ring, and another to take it back: more than a short request is
-//! worth. So the watch looks only after `ARM_AFTER`, once, and stays armed until the exchange ends. With the
-//! deadline's tick a client that leaves is noticed within 100 ms at the latest. Bytes of a next request
-//! (pipelining) stand before the client's end and make every wait end at once: from the first of them on the
-//! watch asks the socket instead, every `LOOK_EVERY`.
+//! An armed watch has a waker of its own, more than a short request is worth. So it is armed only after
+//! `ARM_AFTER`, once, and the wait that it begins is the one in which the connection's next request is awaited
+//! afterwards. With the deadline's tick a client that leaves is noticed within 100 ms at the latest. Bytes of
+//! a next request (pipelining) stand before the client's end and make every wait end at once: from the first of
+//! them on the watch asks the socket instead, every `LOOK_EVERY`.
 //!
 //! A relay asks with every event. An armed watch has a waker of its own that says who called, so that all but
 //! one of these questions are answered without touching the connection.

@@ -7,7 +7,10 @@ use crate::net::page::Page;
 use crate::net::send::SendList;
 use crate::net::stream::{Received, Stream};
 use crate::net::tls::{Agreed, TlsStream};
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 /// A connection.
 pub enum Conn {
@@ -16,12 +19,34 @@ pub enum Conn {
 }
 
 impl Conn {
-    /// Ends when `try_recv` may find something. May be dropped while it waits.
-    pub async fn readable(&self) -> io::Result<()> {
+    /// Ready when `try_recv` may find something. One waits at a time: who asked last is woken.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Conn::Plain(stream) => stream.readable().await,
-            Conn::Tls(stream) => stream.readable().await,
+            Conn::Plain(stream) => stream.poll_readable(cx),
+            Conn::Tls(stream) => stream.poll_readable(cx),
         }
+    }
+
+    /// Ends when `try_recv` may find something. May be dropped while it waits.
+    pub fn readable(&self) -> Readable<'_> {
+        Readable { conn: self }
+    }
+
+    /// Says that nobody reads for a while: `is_quiet` will be asked.
+    pub fn arm(&self) {
+        match self {
+            Conn::Plain(stream) => stream.arm(),
+            Conn::Tls(stream) => stream.arm(),
+        }
+    }
+
+    /// Whether nothing has arrived, not even the end. Costs a system call where nobody has armed the connection.
+    pub fn is_quiet(&self) -> bool {
+        let is_known = match self {
+            Conn::Plain(stream) => stream.is_quiet(),
+            Conn::Tls(stream) => stream.is_quiet(),
+        };
+        is_known || matches!(self.try_peek(), Ok(Received::Nothing))
     }
 
     /// Appends what is there to `page` without waiting.
@@ -94,5 +119,18 @@ impl Conn {
             Conn::Plain(stream) => stream.reset_on_close(),
             Conn::Tls(stream) => stream.reset_on_close(),
         }
+    }
+}
+
+/// A wait for bytes.
+pub struct Readable<'a> {
+    conn: &'a Conn,
+}
+
+impl Future for Readable<'_> {
+    type Output = io::Result<()>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.conn.poll_readable(cx)
     }
 }

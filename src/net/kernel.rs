@@ -1,10 +1,11 @@
 //! Real sockets through monoio 0.2.4, on the ring or on epoll. The only file that knows monoio's runtime.
 //!
 //! Reads: wait with a poll operation, then recv(2) into a rented page. So a waiting stream holds no buffer,
-//! and a dropped wait loses nothing. Sends: an operation of the ring that owns its bytes. Accept and connect:
-//! readiness, then the plain call, so that a dropped future leaks no descriptor (monoio's own accept does).
-//! Figures: STACK, section 5b. Ring flags are tried by hand because monoio's own fallback ends with an error
-//! when the kernel refuses a flag.
+//! and a dropped wait loses nothing. The operation belongs to the socket and outlives who waits: the next one
+//! takes it up, and of an idle connection it tells without a system call whether something has come. Sends: an
+//! operation of the ring that owns its bytes. Accept and connect: readiness, then the plain call, so that a
+//! dropped future leaks no descriptor (monoio's own accept does). Figures: STACK, section 5b. Ring flags are
+//! tried by hand because monoio's own fallback ends with an error when the kernel refuses a flag.
 
 #![allow(unsafe_code)]
 
@@ -15,14 +16,17 @@ use crate::net::stream::Received;
 use monoio::io::AsyncWriteRent;
 use monoio::time::TimeDriver;
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
+use pin_project_lite::pin_project;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, sockopt};
-use std::cell::UnsafeCell;
+use std::cell::{RefCell, UnsafeCell};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 /// Submission entries and completion entries of a ring (STACK, section 7).
@@ -91,18 +95,42 @@ pub async fn sleep_again(place: &mut Option<Alarm>, after: Duration) {
 
 /// A connected socket.
 pub struct Socket {
-    io: UnsafeCell<monoio::net::TcpStream>,
+    io: Rc<Io>,
+    /// Made with the first wait.
+    wait: RefCell<Option<Pin<Box<dyn Wait>>>>,
 }
 
 impl Socket {
     fn new(fd: OwnedFd) -> io::Result<Socket> {
         let io = monoio::net::TcpStream::from_std(std::net::TcpStream::from(fd))?;
-        Ok(Socket { io: UnsafeCell::new(io) })
+        Ok(Socket { io: Rc::new(Io(UnsafeCell::new(io))), wait: RefCell::new(None) })
     }
 
-    /// Ends when a read would not wait. May be dropped.
-    pub async fn readable(&self) -> io::Result<()> {
-        self.io().readable(false).await
+    /// Ready when a read would not wait; sometimes without a reason. One waits at a time: the one that asked last is
+    /// woken.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut wait = self.wait.borrow_mut();
+        let wait = wait.get_or_insert_with(|| {
+            let io = Rc::clone(&self.io);
+            let start = move || {
+                let io = Rc::clone(&io);
+                async move { io.get().readable(false).await }
+            };
+            Box::pin(Waiting { start, pending: None })
+        });
+        wait.as_mut().poll_ready(cx)
+    }
+
+    /// Starts to wait where nobody does, for `is_quiet`.
+    pub fn arm(&self) {
+        // Ready at once: the next who asks finds out.
+        let _ = self.poll_readable(&mut Context::from_waker(Waker::noop()));
+    }
+
+    /// Whether a wait is under way and nothing has come: no bytes, no end.
+    pub fn is_quiet(&self) -> bool {
+        let mut wait = self.wait.borrow_mut();
+        wait.as_mut().is_some_and(|wait| wait.as_mut().is_pending())
     }
 
     /// Reads what is there into `page`.
@@ -149,7 +177,7 @@ impl Socket {
             // SAFETY: `write` and `writev` take `&mut self` by their trait but only clone the handle of the
             // descriptor (read in monoio 0.2.4, which is pinned). The reference ends before the future is
             // awaited; one thread.
-            let io = unsafe { &mut *self.io.get() };
+            let io = unsafe { &mut *self.io.0.get() };
             let (result, returned) =
                 if list.gathered() == 1 { io.write(list).await } else { io.writev(list).await };
             list = returned;
@@ -174,14 +202,59 @@ impl Socket {
         let _ = sockopt::set_socket_linger(self.fd(), Some(Duration::ZERO));
     }
 
-    fn io(&self) -> &monoio::net::TcpStream {
-        // SAFETY: see `send`: no `&mut` is alive while another method runs on this thread.
-        unsafe { &*self.io.get() }
-    }
-
     fn fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the descriptor lives as long as `self.io`.
-        unsafe { BorrowedFd::borrow_raw(self.io().as_raw_fd()) }
+        unsafe { BorrowedFd::borrow_raw(self.io.get().as_raw_fd()) }
+    }
+}
+
+/// monoio's socket, shared with the wait on it.
+struct Io(UnsafeCell<monoio::net::TcpStream>);
+
+impl Io {
+    fn get(&self) -> &monoio::net::TcpStream {
+        // SAFETY: see `Socket::send`: no `&mut` is alive while another method runs on this thread.
+        unsafe { &*self.0.get() }
+    }
+}
+
+/// A wait that can be asked, left and taken up again.
+trait Wait {
+    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    fn is_pending(self: Pin<&mut Self>) -> bool;
+}
+
+pin_project! {
+    /// The room of one wait, used again by the next: no allocation a wait.
+    struct Waiting<S, F> {
+        start: S,
+        #[pin]
+        pending: Option<F>,
+    }
+}
+
+impl<S: Fn() -> F, F: Future<Output = io::Result<()>>> Wait for Waiting<S, F> {
+    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut this = self.project();
+        if this.pending.is_none() {
+            this.pending.set(Some((this.start)()));
+        }
+        let pending = this.pending.as_mut().as_pin_mut();
+        let ready = pending.map_or(Poll::Pending, |pending| pending.poll(cx));
+        if ready.is_ready() {
+            this.pending.set(None);
+        }
+        ready
+    }
+
+    fn is_pending(self: Pin<&mut Self>) -> bool {
+        let mut this = self.project();
+        let Some(pending) = this.pending.as_mut().as_pin_mut() else { return false };
+        let ready = pending.poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        if ready {
+            this.pending.set(None);
+        }
+        !ready
     }
 }
 
@@ -243,7 +316,7 @@ pub async fn connect(address: SocketAddr) -> io::Result<Socket> {
         Err(error) => return Err(error.into()),
     }
     let socket = Socket::new(fd)?;
-    socket.io().writable(false).await?;
+    socket.io.get().writable(false).await?;
     match sockopt::socket_error(socket.fd())? {
         Ok(()) => Ok(socket),
         Err(error) => Err(error.into()),

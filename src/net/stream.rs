@@ -5,8 +5,10 @@ use crate::net::moved;
 use crate::net::page::Page;
 use crate::net::send::SendList;
 use crate::net::{kernel, memory, runtime};
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::task::{Context, Poll};
 
 /// What a read that does not wait found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +29,33 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// Ready when `try_recv` would find something; sometimes without a reason. One waits at a time: who asked last is
+    /// woken.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Kernel(socket) => socket.poll_readable(cx),
+            Stream::Memory(socket) => socket.poll_readable(cx),
+        }
+    }
+
     /// Ends when `try_recv` would find something. May be dropped while it waits.
     pub async fn readable(&self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_readable(cx)).await
+    }
+
+    /// Says that nobody reads for a while: `is_quiet` will be asked.
+    pub fn arm(&self) {
         match self {
-            Stream::Kernel(socket) => socket.readable().await,
-            Stream::Memory(socket) => socket.readable().await,
+            Stream::Kernel(socket) => socket.arm(),
+            Stream::Memory(_) => {}
+        }
+    }
+
+    /// Whether nothing has come since `arm`, as far as the driver has heard: no bytes, no end.
+    pub fn is_quiet(&self) -> bool {
+        match self {
+            Stream::Kernel(socket) => socket.is_quiet(),
+            Stream::Memory(socket) => matches!(socket.try_peek(), Ok(Received::Nothing)),
         }
     }
 

@@ -21,7 +21,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 /// One end of a connection. Dropping it closes it.
 pub struct Socket {
@@ -31,22 +31,19 @@ pub struct Socket {
 
 impl Socket {
     /// Ends when `try_recv` would find something, or sometimes for no reason. May be dropped.
-    pub async fn readable(&self) -> io::Result<()> {
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Connection { world, .. } = &*self.connection;
-        world.maybe_turn().await;
-        let spurious = self.inbound().borrow().flow.spurious_readable_per_mille;
-        if world.chance(spurious) {
-            return Ok(());
+        if world.takes_turn() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
-        poll_fn(|cx| {
-            let mut inbound = self.inbound().borrow_mut();
-            if inbound.readable() > 0 || inbound.ended || self.end().dead.get() {
-                return Poll::Ready(Ok(()));
-            }
-            inbound.readers.add(cx.waker());
-            Poll::Pending
-        })
-        .await
+        let mut inbound = self.inbound().borrow_mut();
+        let is_ready = inbound.readable() > 0 || inbound.ended || self.end().dead.get();
+        if is_ready || world.chance(inbound.flow.spurious_readable_per_mille) {
+            return Poll::Ready(Ok(()));
+        }
+        inbound.readers.add(cx.waker());
+        Poll::Pending
     }
 
     /// Takes what has arrived into `page`, or a drawn part of it.

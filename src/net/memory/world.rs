@@ -131,9 +131,14 @@ impl World {
         self.trace.hash()
     }
 
-    /// Sometimes lets other tasks run first, as a kernel that answers a little later.
+    /// Sometimes true: other tasks are to run first, as with a kernel that answers a little later.
+    pub fn takes_turn(&self) -> bool {
+        self.below(TURN_ONE_IN) == 0
+    }
+
+    /// Sometimes lets other tasks run first.
     pub async fn maybe_turn(&self) {
-        let mut turn = self.below(TURN_ONE_IN) == 0;
+        let mut turn = self.takes_turn();
         poll_fn(|cx| {
             if std::mem::take(&mut turn) {
                 cx.waker().wake_by_ref();

@@ -14,6 +14,7 @@ use crate::net::tls::record::Version;
 use crate::net::tls::session::Session;
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::task::{Context, Poll};
 
 /// A connection whose handshake is complete.
 pub struct TlsStream {
@@ -44,13 +45,22 @@ impl TlsStream {
         &self.agreed
     }
 
-    /// Ends when `try_recv` may find something; at once where it is there already. May be dropped while it
-    /// waits.
-    pub async fn readable(&self) -> io::Result<()> {
+    /// Ready when `try_recv` may find something; at once where it is there already.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.session.borrow().is_ready() {
-            return Ok(());
+            return Poll::Ready(Ok(()));
         }
-        self.stream.readable().await
+        self.stream.poll_readable(cx)
+    }
+
+    /// Says that nobody reads for a while: `is_quiet` will be asked.
+    pub fn arm(&self) {
+        self.stream.arm();
+    }
+
+    /// Whether nothing is waiting and nothing has come since `arm`.
+    pub fn is_quiet(&self) -> bool {
+        !self.session.borrow().is_ready() && self.stream.is_quiet()
     }
 
     /// Appends what is there to `page` without waiting. `Nothing` also where only a part of a record, or a

@@ -6,7 +6,7 @@
 //! so that an answer which comes late after a cancel never meets another request.
 //!
 //! Stale: an idle connection on which bytes or the end have arrived is closed. That is looked for when it is
-//! taken (one recv(2) that only peeks) and at every sweep; no operation waits on idle connections. Limits
+//! taken and at every sweep, without a system call: the wait for its next answer begins as it goes idle. Limits
 //! (`origin::Limits`): connections of an origin per worker; idle ones in number and time; waiting exchanges
 //! in number and time, served in the order in which they came. A waiter that is dropped passes its turn on.
 //! Errors: `ConnectFailure`. Absent: HTTP/2, sharing between workers.
@@ -18,7 +18,6 @@ use crate::base::clock::{self, Instant};
 use crate::base::counter::Counter;
 use crate::net::conn::Conn;
 use crate::net::deadline::Deadline;
-use crate::net::stream::Received;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -192,11 +191,6 @@ async fn open(mut slot: Slot, origin: &Origin) -> Result<Lease, ConnectFailure> 
     }
 }
 
-/// Nothing has arrived on an idle connection, not even its end.
-fn is_quiet(conn: &Conn) -> bool {
-    matches!(conn.try_peek(), Ok(Received::Nothing))
-}
-
 /// The connections of one origin.
 struct Pool {
     state: RefCell<State>,
@@ -276,7 +270,7 @@ impl Pool {
     fn lease_idle(self: &Rc<Pool>, mut slot: Slot, mut idle: Option<Conn>) -> Result<Lease, Slot> {
         // Ends: each turn closes one connection that was idle.
         while let Some(conn) = idle.take() {
-            if is_quiet(&conn) {
+            if conn.is_quiet() {
                 self.counters.reused.add(1);
                 return Ok(Lease { conn, slot, reused: true });
             }
@@ -305,7 +299,8 @@ impl Pool {
             return waiter.serve(Turn::Connected(conn));
         }
         if within_limit && state.keeps_idle && state.idle.len() < state.limits.idle_max {
-            let until = clock::now() + state.limits.idle_timeout.min(kept_for);
+            let until = clock::lately() + state.limits.idle_timeout.min(kept_for);
+            conn.arm();
             state.idle.push(Idle { conn, until });
             self.counters.idle.add(1);
             return;
@@ -368,7 +363,7 @@ impl Pool {
                 self.counters.expired.add(1);
                 return true;
             }
-            let stale = !is_quiet(&idle.conn);
+            let stale = !idle.conn.is_quiet();
             self.counters.stale.add(u64::from(stale));
             stale
         };
