@@ -10,6 +10,7 @@ use crate::base::error::Kind;
 use crate::base::secret::Secret;
 use crate::handler::series::Series;
 use crate::llm::provider::Provider;
+use crate::net::downstream::Bounds;
 use crate::net::runtime::Wish;
 use crate::net::tls::ServerSide;
 use crate::net::upstream::Origin;
@@ -18,7 +19,7 @@ use crate::policy::route::Routes;
 use crate::policy::stage::Stages;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Everything, for one generation.
@@ -32,6 +33,8 @@ pub struct Snapshot {
     pub admin: Option<Admin>,
     pub limits: Limits,
     pub timeouts: DownstreamTimeouts,
+    /// What both come to for a connection; all that begin in this generation share it. Set with the first.
+    pub bounds: OnceLock<Arc<Bounds>>,
     pub relay: Relay,
     pub log: Log,
     /// Where providers are reached, one for each that is called over the network; `Provider::origin` is an

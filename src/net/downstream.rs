@@ -23,6 +23,7 @@ use crate::net::signal::Signal;
 use crate::net::stream::Received;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Bounds and deadlines of a client's connection.
@@ -75,7 +76,7 @@ pub enum BodyError {
 pub struct Downstream {
     conn: Rc<Conn>,
     peer: SocketAddr,
-    bounds: Bounds,
+    bounds: Arc<Bounds>,
     inbox: Inbox,
     body: Body,
     upload: Upload,
@@ -101,7 +102,7 @@ struct Upload {
 
 impl Downstream {
     /// Takes over an accepted connection; `unread` are bytes that were read from it already.
-    pub fn new(conn: Conn, peer: SocketAddr, bounds: Bounds, unread: Option<Slice>) -> Downstream {
+    pub fn new(conn: Conn, peer: SocketAddr, bounds: Arc<Bounds>, unread: Option<Slice>) -> Downstream {
         Downstream {
             conn: Rc::new(conn),
             peer,
@@ -267,7 +268,7 @@ impl Downstream {
             Err(refusal) => HeadRead::Refused(refusal),
             Ok(head) => {
                 self.inbox.skip(len);
-                self.upload = Upload { started: clock::now(), ..Upload::default() };
+                self.upload = Upload { started: clock::lately(), ..Upload::default() };
                 self.body = match head.framing {
                     BodyFraming::None => Body::None,
                     BodyFraming::Length(length) => Body::Length(length),

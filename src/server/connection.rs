@@ -20,12 +20,14 @@ use crate::net::conn::Conn;
 use crate::net::downstream::{Bounds, Downstream, HeadRead};
 use crate::policy::exchange::{Exchange, Step};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A connection that begins under the bounds of `snapshot`. Boxed, as everything large of a connection that
 /// is not needed with every event: its task stays small.
 pub fn begin(snapshot: &Snapshot, conn: Conn, peer: SocketAddr) -> Box<Downstream> {
-    Box::new(Downstream::new(conn, peer, bounds(snapshot), None))
+    let bounds = snapshot.bounds.get_or_init(|| Arc::new(bounds(snapshot)));
+    Box::new(Downstream::new(conn, peer, Arc::clone(bounds), None))
 }
 
 /// Serves a connection to its end.

@@ -55,7 +55,7 @@ fn origin(address: SocketAddr) -> Arc<Origin> {
 /// it, the client's side is lent. How many bytes came behind each head.
 async fn dummy(listener: Listener, upstream: SocketAddr) -> (usize, usize) {
     let accepted = listener.accept().await.expect("a client");
-    let mut downstream = Downstream::new(Conn::Plain(accepted.stream), accepted.peer, bounds(), None);
+    let mut downstream = Downstream::new(Conn::Plain(accepted.stream), accepted.peer, bounds().into(), None);
     let HeadRead::Head(head) = downstream.read_head(&Signal::default()).await else { panic!("a head") };
     assert_eq!(head.uri.path(), "/realtime");
     let pools = Pools::new(Arc::new(Counters::default()));

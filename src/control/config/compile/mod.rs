@@ -18,6 +18,7 @@ use crate::control::config::{Mode, Surroundings, check_name};
 use crate::handler::snapshot::Snapshot;
 use crate::policy::stage::Stages;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 /// What came of it.
 #[derive(Debug)]
@@ -43,6 +44,7 @@ pub fn compile(sources: &Sources, mode: Mode, surroundings: &dyn Surroundings) -
         admin: serve::admin(&mut context),
         limits: serve::limits(&mut context),
         timeouts: serve::timeouts(raw),
+        bounds: OnceLock::new(),
         relay: serve::relay(&raw.relay),
         log: serve::log(&mut context),
         origins,
