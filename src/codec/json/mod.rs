@@ -195,6 +195,21 @@ impl<'a> Value<'a> {
         self.members().map_while(Result::ok).find(|member| member.key.is(name)).map(|member| member.value)
     }
 
+    /// As `get`, but looks from the end: for a member that is among the last of a large object, whose others need not
+    /// be walked. `quoted` is its name in double quotes. None too where the name stands in an inner object behind it,
+    /// or the object does not end well; the last of several counts.
+    pub fn get_from_end(&self, quoted: &[u8]) -> Option<Value<'a>> {
+        let at = memchr::memmem::rfind(self.raw, quoted).filter(|_| self.kind == Kind::Object)?;
+        // Without a backslash before it this is a string's first quote. Where members follow from here to the bracket
+        // that closes the object, the name is that of one of its own.
+        if at.checked_sub(1).and_then(|before| self.raw.get(before)) == Some(&b'\\') {
+            return None;
+        }
+        let mut members = Members::behind(*self, at);
+        let found = members.next()?.ok()?;
+        members.all(|member| member.is_ok()).then_some(found.value)
+    }
+
     /// [`Value::get`] again and again: `path(&["usage", "prompt_tokens"])`.
     pub fn path(&self, names: &[&str]) -> Option<Value<'a>> {
         names.iter().try_fold(*self, |value, name| value.get(name))

@@ -660,3 +660,28 @@ fn escaping_writes_what_json_allows() {
     escape(b"a\"\\\n\r\t\x00\x1f\x7f/\xff\xe6\x97", &mut out);
     assert_eq!(String::from_utf8_lossy(&out), "a\\\"\\\\\\n\\r\\t\\u0000\\u001f\u{7f}/\u{fffd}\u{fffd}");
 }
+
+#[test]
+fn a_member_near_the_end_is_found_from_there_and_nowhere_else() {
+    let rows: [(&str, &str, Option<&str>); 12] = [
+        ("the last", r#"{"a":[1,{"u":2}],"u":{"x":1}}"#, Some(r#"{"x":1}"#)),
+        ("the first", r#"{"u":1}"#, Some("1")),
+        ("others follow", r#"{"a":1,"u":{"x":[]},"b":"}","c":[{}]} "#, Some(r#"{"x":[]}"#)),
+        ("space around it", "{ \"u\" : 7 , \"b\" : 1 }", Some("7")),
+        ("the last of two", r#"{"u":1,"u":2}"#, Some("2")),
+        ("only of an inner object", r#"{"a":{"u":1}}"#, None),
+        ("of an inner object behind it", r#"{"u":1,"a":{"u":2}}"#, None),
+        ("an element of an array", r#"{"a":["u"]}"#, None),
+        ("a value", r#"{"a":"u"}"#, None),
+        ("the end of a name with an escaped quote", r#"{"a \"u":{"x":1}}"#, None),
+        ("broken behind it", r#"{"u":1,"b"}"#, None),
+        ("an array", r#"["u",1]"#, None),
+    ];
+    for (name, document, wanted) in rows {
+        let found = root(document.as_bytes()).expect(name).get_from_end(b"\"u\"");
+        assert_eq!(found.map(|value| value.raw), wanted.map(str::as_bytes), "{name}");
+        if let (Some(found), Some(wanted)) = (found, wanted) {
+            assert_eq!(&document[found.start..found.start + wanted.len()], wanted, "{name}: where it stands");
+        }
+    }
+}

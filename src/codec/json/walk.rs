@@ -68,6 +68,14 @@ impl<'a> Members<'a> {
     pub(super) fn new(value: Value<'a>) -> Members<'a> {
         Members(Items::new(value, Kind::Object, b'}'))
     }
+
+    /// The members of an object from offset `at` (not 0) of its raw bytes on, where one begins.
+    pub(super) fn behind(value: Value<'a>, at: usize) -> Members<'a> {
+        // The byte before stands for the opening bracket, which is not looked at again.
+        let skipped = at.saturating_sub(1);
+        let raw = &value.raw[skipped..];
+        Members::new(Value { raw, start: value.start + skipped, ..value })
+    }
 }
 
 impl<'a> Elements<'a> {

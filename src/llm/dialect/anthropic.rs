@@ -59,10 +59,12 @@ impl Wire for Anthropic {
 
     fn usage(&self, doc: Value<'_>, usage: &mut Usage) {
         usage.caching = Caching::Beside;
-        for found in [doc.path(&["message", "usage"]), doc.get("usage")].into_iter().flatten() {
-            if found.kind == Kind::Object {
-                usage.merge(found, MEMBERS);
-            }
+        let object = |value: &Value<'_>| value.kind == Kind::Object;
+        let of_body = doc.get_from_end(b"\"usage\"");
+        let elsewhere =
+            || [doc.path(&["message", "usage"]), doc.get("usage")].into_iter().flatten().find(object);
+        if let Some(found) = of_body.filter(object).or_else(elsewhere) {
+            usage.merge(found, MEMBERS);
         }
     }
 

@@ -89,7 +89,10 @@ const MEMBERS: &Members = &[
 /// Reads `usage`, or where a vendor puts it elsewhere, that: `x_groq.usage` (Groq, without being asked) and a
 /// choice's own `usage` (Moonshot).
 pub(super) fn chunk_usage(doc: Value<'_>, usage: &mut Usage) {
-    usage_of(&Chunk::of(doc), usage);
+    match doc.get_from_end(b"\"usage\"").filter(|value| is_object(*value)) {
+        Some(found) => usage.merge(found, MEMBERS),
+        None => usage_of(&Chunk::of(doc), usage),
+    }
 }
 
 /// Class and usage of an event without a name, in one pass.

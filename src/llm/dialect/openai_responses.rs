@@ -64,9 +64,11 @@ impl Wire for OpenAiResponses {
     }
 
     fn usage(&self, doc: Value<'_>, usage: &mut Usage) {
-        let object = |value: Option<Value<'_>>| value.is_some_and(|value| value.kind == Kind::Object);
-        let found = [doc.path(&["response", "usage"]), doc.get("usage")].into_iter().find(|at| object(*at));
-        if let Some(Some(found)) = found {
+        let object = |value: &Value<'_>| value.kind == Kind::Object;
+        let of_body = doc.get_from_end(b"\"usage\"");
+        let elsewhere =
+            || [doc.path(&["response", "usage"]), doc.get("usage")].into_iter().flatten().find(object);
+        if let Some(found) = of_body.filter(object).or_else(elsewhere) {
             usage.merge(found, MEMBERS);
         }
     }
