@@ -8,7 +8,7 @@
 //! try on a fresh one. Cancel: dropping the future drops the connection; nothing of an attempt is ever
 //! pooled unless its answer was read whole.
 
-use crate::base::clock::Instant;
+use crate::base::clock::{self, Instant};
 use crate::base::error::{Error, Kind, Timer};
 use crate::base::rng;
 use crate::codec::http1::{self, HeadWriter, RequestHead, ResponseFraming};
@@ -31,7 +31,6 @@ use crate::policy::exchange::{Served, Step};
 use crate::policy::route::{ModelSent, Route};
 use http::Method;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::time::Duration;
 
 /// A target has answered; its body follows from `source`.
@@ -112,11 +111,9 @@ pub async fn until_answered(
             last = Some(wrong_dialect(provider, surface));
             continue;
         }
-        let outgoing = outgoing(call, provider, surface, asked, candidate.model)?;
-        let model = match candidate.model {
-            ModelSent::Same => Rc::clone(&asked.model),
-            other => other.to_string().into(),
-        };
+        let model = candidate.model.name(&asked.model);
+        let spliced = (candidate.model != ModelSent::Same).then_some(&*model);
+        let outgoing = outgoing(call, provider, surface, asked, spliced)?;
         call.exchange.served =
             Some(Served { route: Some(candidate.route.index), provider: provider.index, model });
         let result = {
@@ -253,7 +250,7 @@ async fn checkout(
         let detail = format!("provider {}: {}", provider.name, failure.message);
         Failed::Unreached(Error::new(failure.kind(), detail).cause(failure.behind()))
     })?;
-    call.exchange.clock.mark(Step::Connect);
+    call.exchange.clock.mark_at(Step::Connect, clock::lately());
     Ok(Box::new(upstream::Http1Upstream::new(lease, asked_for(&call.head))))
 }
 
@@ -309,7 +306,7 @@ pub fn head(
         for (name, value) in &from.headers {
             let replaced = provider.headers.iter().any(|own| *own.name == *name.as_str());
             if !replaced && request_field_goes_on(name.as_str(), &from.connection) {
-                head.field(name.as_str().as_bytes(), value.as_bytes());
+                head.typed_field(name, value);
             }
         }
         for own in provider.credential.iter().chain(&provider.headers) {
@@ -325,8 +322,15 @@ pub fn head(
     Ok(list)
 }
 
-/// Pieces of the body without a copy, replacements copied.
+/// A body up to this length is copied to stand behind its head.
+const COPIED_BYTES_MAX: usize = 2048;
+
+/// Pieces of the body without a copy, replacements copied. A small body is copied behind its head: a send of one
+/// piece costs the kernel more time less than the copy takes.
 fn push_patched(body: &Slice, patches: &Patches, list: &mut SendList) {
+    if body.len() <= COPIED_BYTES_MAX {
+        return patches.pieces(body).for_each(|piece| list.push_copy(piece));
+    }
     let start = body.as_ptr() as usize;
     for piece in patches.pieces(body) {
         match (piece.as_ptr() as usize).checked_sub(start) {
@@ -341,11 +345,11 @@ fn outgoing(
     provider: &Provider,
     surface: Surface<'_>,
     asked: &Asked,
-    model: ModelSent<'_>,
+    model: Option<&str>,
 ) -> Result<Outgoing, Error> {
     let mut patches = call.exchange.patches.clone();
-    if let ModelSent::Other { .. } = model {
-        asked.peek.set_model(&mut patches, &model.to_string()).map_err(|_| overlap())?;
+    if let Some(model) = model {
+        asked.peek.set_model(&mut patches, model).map_err(|_| overlap())?;
     }
     let target = with_query(provider.path_for(call.head.uri.path()), call.head.uri.query());
     let costs = surface != Surface::CountTokens;

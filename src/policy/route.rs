@@ -10,7 +10,7 @@
 use crate::policy::pattern::Pattern;
 use smallvec::SmallVec;
 use std::collections::HashMap;
-use std::fmt;
+use std::rc::Rc;
 
 /// Candidates of one request at most: own targets and those of all fallbacks together.
 pub const TARGETS_MAX: usize = 16;
@@ -94,12 +94,13 @@ pub enum ModelSent<'a> {
     Other { before: &'a str, copied: &'a str, after: &'a str },
 }
 
-impl fmt::Display for ModelSent<'_> {
-    /// The name; empty for `Same`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ModelSent::Same => Ok(()),
-            ModelSent::Other { before, copied, after } => write!(f, "{before}{copied}{after}"),
+impl ModelSent<'_> {
+    /// The name, where the client wrote `asked`.
+    pub fn name(&self, asked: &Rc<str>) -> Rc<str> {
+        match *self {
+            ModelSent::Same => Rc::clone(asked),
+            ModelSent::Other { before, copied: "", after: "" } => before.into(),
+            ModelSent::Other { before, copied, after } => [before, copied, after].concat().into(),
         }
     }
 }

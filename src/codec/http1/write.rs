@@ -14,6 +14,7 @@ use super::fields::{Known, known};
 use super::request::BodyFraming;
 use super::response::ResponseFraming;
 use super::syntax::{find_control, is_token};
+use http::header::{self, HeaderName, HeaderValue};
 
 /// After the data of a chunk.
 pub const CHUNK_END: &[u8] = b"\r\n";
@@ -65,6 +66,14 @@ impl<'a> HeadWriter<'a> {
         let is_framing = matches!(known(name), Known::ContentLength | Known::TransferEncoding);
         self.require(!is_framing, "a framing field that is not written through framing");
         self.put_field(name, value)
+    }
+
+    /// As `field`, for what its types vouch for: it is not looked at again.
+    pub fn typed_field(&mut self, name: &HeaderName, value: &HeaderValue) -> &mut Self {
+        let is_framing = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].contains(name);
+        self.require(!is_framing, "a framing field that is not written through framing");
+        self.put(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+        self
     }
 
     /// The body's framing, once. `None` and `UntilClose` write nothing; for the latter the caller also says

@@ -20,10 +20,7 @@ fn spec(name: &str, targets: Vec<Target>, fallback: &[&str]) -> RouteSpec {
 /// (provider, model sent) of each candidate in order.
 fn order(routes: &Routes, asked: &str, random: u64) -> Vec<(u32, String)> {
     let route = routes.resolve(asked).unwrap();
-    let sent = |model: ModelSent<'_>| match model {
-        ModelSent::Same => asked.to_string(),
-        other => other.to_string(),
-    };
+    let sent = |model: ModelSent<'_>| model.name(&asked.into()).to_string();
     routes.pick(route, asked, random).map(|found| (found.target.provider, sent(found.model))).collect()
 }
 
