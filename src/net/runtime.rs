@@ -8,10 +8,10 @@
 use crate::base::clock;
 use crate::net::{deadline, kernel, memory};
 use std::cell::Cell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -72,7 +72,12 @@ pub fn run<F: Future<Output = ()>>(
     chosen(choice);
     runtime.block_on(async {
         spawn(deadline::watch());
-        main().await;
+        let mut main = pin!(main());
+        poll_fn(|cx| {
+            clock::forget_lately();
+            main.as_mut().poll(cx)
+        })
+        .await;
     });
     KIND.set(None);
     DRIVER.set(None);
