@@ -1,4 +1,5 @@
-//! What every layer may use: clock, random numbers, ids, secrets, errors, counters. Imports nothing of ours.
+//! What every layer may use: clock, random numbers, ids, secrets, errors, counters, shared words. Imports nothing
+//! of ours.
 
 pub mod clock;
 pub mod counter;
@@ -6,3 +7,4 @@ pub mod error;
 pub mod id;
 pub mod rng;
 pub mod secret;
+pub mod words;

@@ -1,7 +1,8 @@
-//! What an answer used: reading it out of the provider's bytes.
+//! What requests use: read out of the provider's bytes, limited, and accounted for.
 
 pub mod inflate;
 mod memo;
 pub mod meter;
+pub mod seat;
 
 pub use crate::llm::dialect::{Provenance, Usage};
