@@ -2,3 +2,4 @@
 
 pub mod provider;
 pub mod dialect;
+pub mod price;

@@ -4,5 +4,7 @@ pub mod inflate;
 mod memo;
 pub mod meter;
 pub mod seat;
+pub mod window;
 
 pub use crate::llm::dialect::{Provenance, Usage};
+pub use crate::llm::price;
