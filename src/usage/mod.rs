@@ -1,6 +1,7 @@
 //! What requests use: read out of the provider's bytes, limited, and accounted for.
 
 pub mod inflate;
+pub mod ledger;
 mod memo;
 pub mod meter;
 pub mod seat;

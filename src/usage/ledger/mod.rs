@@ -1,0 +1,14 @@
+//! The ledger: one durable record of every request that went to a provider, and of every attempt that was
+//! passed over.
+//!
+//! A worker writes an intent into a slot of a shared mapping before it calls, the tokens so far as it relays,
+//! and the final numbers at the end ([`Book`]). No lock, no system call, no wait, no allocation. The mapping
+//! outlives the process, so what is written there survives its death at any instruction.
+
+pub mod book;
+pub mod record;
+pub mod slots;
+
+pub use book::{Book, Counters, Entry, OnFailure, State, Tray};
+pub use record::{AttemptOutcome, Final, Hold, Intent, Kind, Record, Target};
+pub use slots::Region;
