@@ -1,5 +1,6 @@
 //! What requests use: read out of the provider's bytes, limited, and accounted for.
 
+pub mod bank;
 pub mod inflate;
 pub mod ledger;
 mod memo;
