@@ -23,6 +23,8 @@
 use std::hint;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::thread;
+use std::time::Duration;
 
 /// Largest amount of a cell.
 pub const AMOUNT_MAX: u64 = (1 << 48) - 1;
@@ -50,7 +52,7 @@ impl Word for AtomicU64 {
 
     fn pause(turn: u32) {
         // The holder may be a thread that the system has put aside on this very core.
-        if turn < 100 { hint::spin_loop() } else { std::thread::yield_now() }
+        if turn < SPINS { hint::spin_loop() } else { thread::sleep(PAUSE) }
     }
 }
 
@@ -286,8 +288,12 @@ fn empty<W: Word>(lease: &W) -> Tally {
 /// killed, whose lock is taken over then.
 struct Locked<'l, W: Word>(&'l W);
 
-/// Some milliseconds. A holder has some hundred nanoseconds of work.
-const TURNS_MAX: u32 = 20_000;
+/// Turns that cost nothing but time, some microseconds: a holder has some hundred nanoseconds of work.
+const SPINS: u32 = 100;
+/// As the system rounds it up, 60 to 100 us.
+const PAUSE: Duration = Duration::from_micros(1);
+/// All in all some 2 ms.
+const TURNS_MAX: u32 = SPINS + 25;
 
 impl<'l, W: Word> Locked<'l, W> {
     fn new(lock: &'l W) -> Locked<'l, W> {
