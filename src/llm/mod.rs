@@ -3,3 +3,4 @@
 pub mod provider;
 pub mod dialect;
 pub mod price;
+pub mod decimal;
