@@ -15,6 +15,7 @@ use crate::net::runtime::Wish;
 use crate::net::tls::ServerSide;
 use crate::net::upstream::Origin;
 use crate::policy::auth::Keys;
+use crate::policy::limit::plan::Plan;
 use crate::policy::route::Routes;
 use crate::policy::stage::Stages;
 use std::net::SocketAddr;
@@ -44,6 +45,8 @@ pub struct Snapshot {
     pub providers: Vec<Provider>,
     pub keys: Keys,
     pub routes: Routes,
+    /// What keys, teams, organisations, models, providers and listeners may use and spend.
+    pub plan: Plan,
     /// Counters of the targets, by worker.
     pub series: Vec<Series>,
     /// Policy on requests and answers, in order.

@@ -6,6 +6,13 @@
 //! compiled forms. Absent: meaning. What can only be judged by looking at two keys, or outside of the file,
 //! is judged by `compile`.
 
+mod limit;
+
+pub use limit::{
+    AddressLimits, AtLimit, Budget, Budgets, Decimal, Limits, Mode, Organisation, Percent, Period, Team,
+    Weekday,
+};
+
 use crate::handler::snapshot;
 use crate::llm::provider::UpstreamTimeouts;
 use crate::net::upstream;
@@ -19,9 +26,9 @@ use std::time::Duration;
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct File {
-    /// Further files with `[[provider]]`, `[[model]]`, `[[key]]` and `[[passthrough]]` entries, relative to
-    /// this file. The last part of a path may have one `*`: `keys.d/*.toml`. Files are read in the order of
-    /// their names; included files include nothing.
+    /// Further files with `[[provider]]`, `[[model]]`, `[[organisation]]`, `[[team]]`, `[[key]]` and
+    /// `[[passthrough]]` entries, relative to this file. The last part of a path may have one `*`:
+    /// `keys.d/*.toml`. Files are read in the order of their names; included files include nothing.
     #[schemars(length(max = 100))]
     pub include: Vec<String>,
     /// The process.
@@ -43,6 +50,10 @@ pub struct File {
     pub provider: Vec<Provider>,
     /// What clients may ask for, and where it leads.
     pub model: Vec<Model>,
+    /// Teams under one limit or budget.
+    pub organisation: Vec<Organisation>,
+    /// Keys under one limit or budget.
+    pub team: Vec<Team>,
     /// Who may ask. `tollgate keys new NAME` makes a key and prints its entry.
     pub key: Vec<Key>,
     /// A path under which a provider's own paths are reached as they are, for what no surface covers (files,
@@ -57,6 +68,8 @@ pub struct File {
 pub struct IncludedFile {
     pub provider: Vec<Provider>,
     pub model: Vec<Model>,
+    pub organisation: Vec<Organisation>,
+    pub team: Vec<Team>,
     pub key: Vec<Key>,
     pub passthrough: Vec<Passthrough>,
 }
@@ -109,6 +122,10 @@ pub struct Listener {
     pub address: String,
     /// Certificate of this listener; without it clients speak plain HTTP.
     pub tls: Option<ServerTls>,
+    /// What all its clients may use together.
+    pub limits: Option<Limits>,
+    /// What each client address may use.
+    pub address_limits: Option<AddressLimits>,
 }
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -337,6 +354,10 @@ pub struct Provider {
     pub queue_max: usize,
     /// Replaces the values of `[timeout]` for this provider.
     pub timeout: Option<ProviderTimeout>,
+    /// What may be sent to it, whoever asks.
+    pub limits: Option<Limits>,
+    /// What may be spent there, whoever asks.
+    pub budget: Option<Budgets>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
@@ -420,6 +441,10 @@ pub struct Model {
     #[serde(default)]
     #[schemars(length(max = 16))]
     pub fallback: Vec<String>,
+    /// What may be asked of it, whoever asks.
+    pub limits: Option<Limits>,
+    /// What may be spent on it, whoever asks.
+    pub budget: Option<Budgets>,
 }
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -446,6 +471,12 @@ pub struct Key {
     /// valid.
     #[schemars(extend("x-secret" = true, "x-hint" = "`tollgate keys new NAME` prints it"))]
     pub hash: Hashes,
+    /// The name of a `[[team]]`, whose limits and budget hold for it too.
+    pub team: Option<String>,
+    /// What it may use.
+    pub limits: Option<Limits>,
+    /// What it may spend: a table, or a list of them.
+    pub budget: Option<Budgets>,
     /// Models that it may ask for, with `*` as in a model's name. Without it: all. A stored response
     /// (`/v1/responses/ID`) is bound by its provider alone: a key that has its id and a model of that provider
     /// may read, cancel, delete and continue it, whichever key and model made it.

@@ -9,6 +9,7 @@ use crate::control::config::shape;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::OnceLock;
 
@@ -49,7 +50,25 @@ pub fn reference() -> String {
         let _ = write!(page, "\n| key | allowed | default | meaning |\n| --- | --- | --- | --- |\n");
         rows(&mut page, "", table);
     }
+    let mut shared = BTreeMap::new();
+    shared_tables(of_file(), &mut shared);
+    for (name, table) in shared {
+        let _ = write!(page, "\n## Table `{name}`\n\n{}\n", text(&table["x-about"]));
+        let _ = write!(page, "\n| key | allowed | default | meaning |\n| --- | --- | --- | --- |\n");
+        rows(&mut page, "", table);
+    }
     page
+}
+
+/// Tables that stand in several sections (`x-table` is their name, `x-about` what they are for): the
+/// page has them once, at its end.
+fn shared_tables<'s>(schema: &'s Value, found: &mut BTreeMap<&'s str, &'s Value>) {
+    if let Some(name) = schema["x-table"].as_str() {
+        found.insert(name, schema);
+    }
+    let below = schema.as_object().into_iter().flat_map(|map| map.values());
+    let items = schema.as_array().into_iter().flatten();
+    below.chain(items).for_each(|below| shared_tables(below, found));
 }
 
 /// The config as JSON with what is secret, or could be, replaced by `***`: header values, and hashes, since
@@ -101,6 +120,9 @@ fn rows(page: &mut String, before: &str, table: &Value) {
         let meaning = cell(&text(&schema["description"]));
         let _ = writeln!(page, "| `{before}{name}` | {allowed} | {default} | {meaning} |");
         let forms = schema["oneOf"].as_array().into_iter().flatten();
+        if schema["x-table"].is_string() {
+            continue;
+        }
         let nested = forms.filter(|form| form["properties"].as_object().is_some_and(holds_a_table));
         for table in nested.chain(Some(schema).filter(|schema| schema["type"] == "object")) {
             rows(page, &format!("{before}{name}."), table);

@@ -6,7 +6,8 @@
 //! same turn; they stay silent at the paths that are at fault here. Understands the part of JSON schema that
 //! `schema` writes: type, properties, required, additionalProperties, items, enum, anyOf, oneOf, minimum,
 //! maximum, minLength, minItems, maxItems, format date-time, and our x-secret and x-hint. A value below
-//! x-secret is never shown.
+//! x-secret is never shown. A value of type number is handed on as the text that was written: what is read as
+//! a float is no longer what the operator wrote.
 
 use crate::control::config::problem::{KeyPath, did_you_mean, nearest, one_of, quoted};
 use serde_json::Value;
@@ -116,7 +117,10 @@ impl Walk {
                 self.count(count, bounds, span, path)
             }
             scalar => match scalar_fits(scalar, schema) {
-                true => Verdict::Fits,
+                true => {
+                    keep_decimal(scalar, schema);
+                    Verdict::Fits
+                }
                 false => self.not_allowed(scalar, span, schema, path),
             },
         }
@@ -225,13 +229,27 @@ fn type_fits(value: &DeValue<'_>, schema: &Value) -> bool {
     let wanted = schema["type"].as_str().unwrap_or("string");
     match value {
         DeValue::String(_) => wanted == "string" && schema.get("format").is_none(),
-        DeValue::Integer(_) => wanted == "integer",
+        DeValue::Integer(_) => wanted == "integer" || wanted == "number",
         DeValue::Boolean(_) => wanted == "boolean",
         DeValue::Datetime(at) => schema["format"] == "date-time" && at.date.is_some() && at.offset.is_some(),
         DeValue::Array(_) => wanted == "array",
         DeValue::Table(_) => wanted == "object",
-        DeValue::Float(_) => false,
+        DeValue::Float(_) => wanted == "number",
     }
+}
+
+/// Makes text of a value whose type is number.
+fn keep_decimal(value: &mut DeValue<'_>, schema: &Value) {
+    let text = match &*value {
+        _ if schema["type"] != "number" => return,
+        DeValue::Integer(number) if number.radix() == 10 => number.as_str().to_string(),
+        DeValue::Integer(number) => {
+            i64::from_str_radix(number.as_str(), number.radix()).map_or(String::new(), |it| it.to_string())
+        }
+        DeValue::Float(number) => number.as_str().to_string(),
+        _ => return,
+    };
+    *value = DeValue::String(Cow::Owned(text));
 }
 
 fn scalar_fits(value: &DeValue<'_>, schema: &Value) -> bool {
@@ -285,6 +303,7 @@ pub fn allowed(schema: &Value) -> String {
             (None, Some(max)) => format!("a number, at most {max}"),
             (None, None) => "a number".to_string(),
         },
+        Some("number") => "a number above 0, such as 12.50".to_string(),
         Some("boolean") => "true or false".to_string(),
         Some("array") => format!("a list of {}", plural(&schema["items"])),
         Some("object") => {

@@ -49,6 +49,8 @@ pub enum List {
     Model,
     Key,
     Passthrough,
+    Organisation,
+    Team,
 }
 
 impl List {
@@ -58,6 +60,8 @@ impl List {
             List::Model => "model",
             List::Key => "key",
             List::Passthrough => "passthrough",
+            List::Organisation => "organisation",
+            List::Team => "team",
         }
     }
 }
@@ -73,7 +77,7 @@ pub struct Sources {
     /// Paths that are at fault already: nothing more is told of them, nor of what lies below.
     silent: Vec<At>,
     /// For each list (by `List`): document and place of its entries.
-    came_from: [Vec<(u32, u32)>; 4],
+    came_from: [Vec<(u32, u32)>; 6],
 }
 
 #[derive(Debug)]
@@ -94,6 +98,8 @@ impl Sources {
             places(main, sources.raw.model.len()),
             places(main, sources.raw.key.len()),
             places(main, sources.raw.passthrough.len()),
+            places(main, sources.raw.organisation.len()),
+            places(main, sources.raw.team.len()),
         ];
         let includes = std::mem::take(&mut sources.raw.include);
         for (index, include) in includes.iter().enumerate() {
@@ -126,6 +132,11 @@ impl Sources {
     /// Whether a file could not be read, is no TOML or has a fault of shape.
     pub fn has_errors(&self) -> bool {
         self.findings.iter().any(|finding| finding.severity == Severity::Error)
+    }
+
+    /// Whether something at `at` or below it had a fault of shape and was taken out.
+    pub fn lacks_something(&self, at: &At) -> bool {
+        self.silent.iter().any(|gone| gone.document == at.document && gone.path.is_within(&at.path))
     }
 
     /// The place of a key of the main file.
@@ -320,15 +331,19 @@ impl Sources {
     }
 
     fn append(&mut self, document: usize, included: raw::IncludedFile) {
-        let [providers, models, keys, passthroughs] = &mut self.came_from;
+        let [providers, models, keys, passthroughs, organisations, teams] = &mut self.came_from;
         providers.extend(places(document, included.provider.len()));
         models.extend(places(document, included.model.len()));
         keys.extend(places(document, included.key.len()));
         passthroughs.extend(places(document, included.passthrough.len()));
+        organisations.extend(places(document, included.organisation.len()));
+        teams.extend(places(document, included.team.len()));
         self.raw.provider.extend(included.provider);
         self.raw.model.extend(included.model);
         self.raw.key.extend(included.key);
         self.raw.passthrough.extend(included.passthrough);
+        self.raw.organisation.extend(included.organisation);
+        self.raw.team.extend(included.team);
     }
 
     fn find(&mut self, at: At, message: String) {

@@ -1,8 +1,9 @@
 //! Tests of `control::config`: what a config compiles to. What it is told of is in `tests/goldens/config`.
 
-use super::{Loaded, Mode, Surroundings, load, parse_only};
+use super::{Loaded, Surroundings, load, parse_only};
 use crate::handler::snapshot::{AccessLog, AdminAddress, Workers};
 use crate::policy::auth::{DrainCap, OnDisconnect};
+use crate::policy::limit::plan::{AddressLimits, AtLimit, Chain, Level, Mode, NO_CELL, Window};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,7 +32,7 @@ fn files<const N: usize>(files: [(&str, &str); N]) -> Files {
 }
 
 fn loaded<const N: usize>(texts: [(&str, &str); N]) -> Loaded {
-    load(Path::new("etc/main.toml"), Mode::Run, &files(texts)).unwrap_or_else(|problems| {
+    load(Path::new("etc/main.toml"), super::Mode::Run, &files(texts)).unwrap_or_else(|problems| {
         panic!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
     })
 }
@@ -176,7 +177,7 @@ fn credentials_and_certificates_are_watched() {
 
 #[test]
 fn an_unreadable_main_file_is_named() {
-    let problems = load(Path::new("etc/main.toml"), Mode::Check, &files([])).unwrap_err();
+    let problems = load(Path::new("etc/main.toml"), super::Mode::Check, &files([])).unwrap_err();
     let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
     assert_eq!(told, ["etc/main.toml: cannot be read: entity not found"]);
 }
@@ -186,4 +187,97 @@ fn a_shape_is_parsed_without_its_surroundings() {
     assert_eq!(parse_only(FULL).unwrap().key.len(), 2);
     let problems = parse_only("[server]\nworkers = -1").unwrap_err();
     assert_eq!((problems.len(), problems[0].place.unwrap().line), (1, 2));
+}
+
+const LIMITED: &str = r#"
+    [[listener]]
+    address = "127.0.0.1:8080"
+    limits = { concurrent = 7 }
+    address_limits = { requests_per_minute = 8, shadow = true }
+    [[listener]]
+    address = "127.0.0.1:8081"
+    [[provider]]
+    name = "one"
+    kind = "mock"
+    limits = { tokens_per_minute = 9 }
+    [[model]]
+    name = "m-*"
+    targets = [{ provider = "one" }]
+    limits = { output_tokens_assumed = 10 }
+    [[organisation]]
+    name = "acme"
+    limits = { requests_per_minute = 11, output_tokens_assumed = 12 }
+    [[team]]
+    name = "blue"
+    organisation = "acme"
+    budget = { usd = 0.25, window = "day", timezone = "europe/berlin", reset_hour = 6, alerts = [95, 80] }
+    [[team]]
+    name = "red"
+    [[key]]
+    name = "of-blue"
+    hash = "sha256:0000000000000000000000000000000000000000000000000000000000000001"
+    team = "blue"
+    limits = { streams = 1, concurrent = 2, shadow = true }
+    budget = [
+        { tokens = 13, window = "total", mode = "step", at_limit = "warn", shadow = true },
+        { usd = 14, window = "week", mode = "step", step_tokens = 15, at_limit = { downgrade = "m-2" } },
+    ]
+    [[key]]
+    name = "of-red"
+    hash = "sha256:0000000000000000000000000000000000000000000000000000000000000002"
+    team = "red"
+    [[key]]
+    name = "alone"
+    hash = "sha256:0000000000000000000000000000000000000000000000000000000000000003"
+    limits = { requests_per_minute = 16 }
+"#;
+
+#[test]
+fn a_key_is_under_its_own_limits_its_teams_and_its_organisations() {
+    let plan = loaded([("etc/main.toml", LIMITED)]).snapshot.plan;
+    let told = |chain: &Chain| -> Vec<String> {
+        let limits = plan.of(chain).map(|(_, limit)| limit);
+        limits.map(|limit| format!("{} {}", limit.name(), limit.amount)).collect()
+    };
+    let of_blue = [
+        "key:of-blue/concurrent 2",
+        "key:of-blue/streams 1",
+        "key:of-blue/budget_tokens_total 13",
+        "key:of-blue/budget_usd_week 140000000",
+        "team:blue/budget_usd_day 2500000",
+        "organisation:acme/requests_per_minute 11",
+    ];
+    assert_eq!(told(&plan.key(0)), of_blue);
+    assert_eq!(told(&plan.key(1)), [""; 0]);
+    assert_eq!(told(&plan.key(2)), ["key:alone/requests_per_minute 16"]);
+    assert_eq!(told(&plan.provider(0)), ["provider:one/tokens_per_minute 9"]);
+    assert_eq!(told(&plan.model(0)), [""; 0]);
+    assert_eq!(told(&plan.listener(0)), ["listener:127.0.0.1:8080/concurrent 7"]);
+    assert_eq!(told(&plan.listener(1)), [""; 0]);
+    let assumed = |chain: Chain| chain.output_tokens_assumed.map(|tokens| tokens.get());
+    assert_eq!([plan.key(0), plan.key(1), plan.model(0)].map(assumed), [Some(12), None, Some(10)]);
+    let first = AddressLimits { requests_per_minute: Some(8), concurrent: None, shadow: true };
+    assert_eq!(plan.address, [first, AddressLimits::default()]);
+    let team = plan.team(0).map(|team| (&*team.name, team.organisation.as_deref()));
+    assert_eq!(team, Some(("blue", Some("acme"))));
+    assert!(plan.team(2).is_none());
+}
+
+#[test]
+fn a_budget_says_when_it_begins_how_it_reserves_and_what_follows_it() {
+    let plan = loaded([("etc/main.toml", LIMITED)]).snapshot.plan;
+    let named = |name: &str| plan.limits.iter().find(|limit| limit.name() == name).unwrap();
+    let week = named("key:of-blue/budget_usd_week");
+    assert_eq!((week.mode, week.shadow), (Mode::Step(15), false));
+    assert_eq!(week.at_limit, AtLimit::Downgrade("m-2".into()));
+    let total = named("key:of-blue/budget_tokens_total");
+    assert_eq!((total.mode, &total.at_limit, total.shadow), (Mode::Step(256), &AtLimit::Warn, true));
+    let day = named("team:blue/budget_usd_day");
+    assert_eq!((day.mode, &day.at_limit, day.level), (Mode::Full, &AtLimit::Refuse, Level::Team));
+    assert_eq!(day.alerts.iter().collect::<Vec<_>>(), [80, 95]);
+    let Window::Calendar(calendar) = &day.window else { panic!("{:?}", day.window) };
+    assert_eq!(calendar.zone_name(), "Europe/Berlin");
+    // 2026-11-21T05:00:00Z is six in Berlin.
+    assert_eq!(calendar.window(1_795_237_200).start_unix_s, 1_795_237_200);
+    assert!(plan.limits.iter().all(|limit| limit.cell == NO_CELL && limit.amount > 0));
 }

@@ -8,6 +8,7 @@ mod serve;
 mod provider;
 mod model;
 mod key;
+mod limit;
 mod passthrough;
 
 use crate::base::secret::Secret;
@@ -36,6 +37,7 @@ pub fn compile(sources: &Sources, mode: Mode, surroundings: &dyn Surroundings) -
     let (providers, origins) = provider::compile(&mut context);
     let routes = model::compile(&mut context, &providers);
     let keys = key::compile(&mut context, &routes);
+    let plan = limit::compile(&mut context, &routes);
     let passthroughs = passthrough::compile(&mut context, &providers);
     let snapshot = Snapshot {
         generation: 0,
@@ -51,12 +53,14 @@ pub fn compile(sources: &Sources, mode: Mode, surroundings: &dyn Surroundings) -
         providers,
         keys,
         routes,
+        plan,
         passthroughs,
         // Control counts what it publishes: it adds the series of each worker.
         series: Vec::new(),
         stages: Stages::default(),
     };
     provider::unused(&mut context, &snapshot);
+    limit::unreached(&mut context);
     Compiled { snapshot, findings: context.findings, watched: context.watched }
 }
 
