@@ -155,9 +155,9 @@ pub struct Record {
 }
 
 impl Record {
-    /// Whether the numbers of tokens are not the provider's own.
+    /// Whether numbers of tokens are not the provider's own.
     pub fn is_estimated(&self) -> bool {
-        self.kind == Kind::Crash || self.usage.provenance != Provenance::Provider
+        !self.usage.is_unknown() && self.usage.provenance != Provenance::Provider || self.kind == Kind::Crash
     }
 }
 

@@ -42,6 +42,8 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 pub const SLOT_WORDS: usize = TEXTS + TEXT_WORDS;
 /// Words of a region's head.
 const HEAD_WORDS: usize = 64;
+/// Bytes of a region's head.
+pub const HEAD_BYTES: usize = HEAD_WORDS * WORD_BYTES;
 
 /// Slots of one worker at most, and workers.
 const SLOTS_MAX: u64 = 1 << 20;
@@ -163,7 +165,7 @@ impl Region {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let mut head = [0; HEAD_WORDS * WORD_BYTES];
+        let mut head = [0; HEAD_BYTES];
         if file.metadata()?.len() < head.len() as u64 {
             return Ok(None);
         }
