@@ -4,6 +4,7 @@
 //! 1970. A thread that calls `go_virtual` reads its own virtual clock from then on; other threads are not
 //! touched. Cost: one vDSO call (about 25 ns) for a real reading; take a reading once and hand it down.
 
+use rustix::time::{ClockId, clock_gettime};
 use std::cell::Cell;
 use std::ops::{Add, Sub};
 use std::sync::OnceLock;
@@ -64,6 +65,22 @@ pub fn forget_lately() {
     LATELY.set(None);
 }
 
+/// Seconds since the node's boot: the same for every process of the node, and never set back.
+pub fn node_s() -> u64 {
+    match VIRTUAL.get() {
+        Some(virtual_time) => virtual_time.monotonic.0 / 1_000_000,
+        None => {
+            let now = lately();
+            let before_start = *BEFORE_START.get_or_init(|| {
+                let since_boot = clock_gettime(ClockId::Monotonic);
+                let since_boot = Duration::new(since_boot.tv_sec as u64, since_boot.tv_nsec as u32);
+                u64::try_from(since_boot.as_micros()).unwrap_or(0).saturating_sub(self::now().0)
+            });
+            (before_start + now.0) / 1_000_000
+        }
+    }
+}
+
 /// Wall time now, in milliseconds since 1970-01-01T00:00:00Z.
 pub fn unix_ms() -> u64 {
     match VIRTUAL.get() {
@@ -100,6 +117,9 @@ struct VirtualTime {
 }
 
 static START: OnceLock<std::time::Instant> = OnceLock::new();
+
+/// Microseconds from the node's boot to `START`.
+static BEFORE_START: OnceLock<u64> = OnceLock::new();
 
 thread_local! {
     /// None in virtual time.

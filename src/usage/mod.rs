@@ -1,6 +1,7 @@
 //! What requests use: read out of the provider's bytes, limited, and accounted for.
 
 pub mod bank;
+pub mod estimate;
 pub mod inflate;
 pub mod ledger;
 mod memo;

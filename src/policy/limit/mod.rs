@@ -1,3 +1,5 @@
 //! Limits and budgets of keys, teams, organisations, models, providers, listeners and client addresses.
 
+pub mod counters;
 pub mod plan;
+pub mod reservation;

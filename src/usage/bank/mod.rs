@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use store::{BASE, CELL_WORDS, HEADER_WORDS, KIND, LEASE, LOCK, NAME, SPENT, TAKEN, USED};
 
 /// What a request has taken of one cell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Hold {
     pub cell: u32,
     pub tag: u16,
@@ -168,6 +168,16 @@ impl Bank {
     /// What of a cell's window has been given out, with its window. Leases and open requests count as given out.
     pub fn given_out(&self, cell: u32) -> Tally {
         Tally::of(self.cell_words(cell as usize)[TAKEN].load(Acquire))
+    }
+
+    /// What of a cell's window requests hold or have spent: what has been given out, without leases.
+    pub fn in_use(&self, cell: u32) -> Tally {
+        let Tally { tag, mut amount } = self.given_out(cell);
+        self.each_column(cell, |words| {
+            let lease = Tally::of(words[LEASE].load(Acquire));
+            amount = amount.saturating_sub(if lease.tag == tag { lease.amount } else { 0 });
+        });
+        Tally { tag, amount }
     }
 
     /// What of a cell's window has been spent for good, with the window that is given out of now.

@@ -7,13 +7,7 @@
 use crate::usage::{Provenance, Usage};
 use std::net::IpAddr;
 
-/// What a request has taken of one cell of the bank. The ledger keeps it and does not read it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Hold {
-    pub cell: u32,
-    pub tag: u16,
-    pub amount: u64,
-}
+pub use crate::usage::bank::Hold;
 
 /// Most holds of a reservation. More are not kept.
 pub const HOLDS_MAX: usize = 16;
