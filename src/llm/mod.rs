@@ -3,4 +3,5 @@
 pub mod provider;
 pub mod dialect;
 pub mod price;
+pub mod catalogue;
 pub mod decimal;

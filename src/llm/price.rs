@@ -103,21 +103,36 @@ impl Parts {
         })
     }
 
-    /// These, and those of `base` where none is given: what a tier leaves out costs what it costs below it.
-    pub fn or(&self, base: &Parts) -> Parts {
+    /// The prices of a tier that gives these, above `base`. What it leaves out rises as its `input` does, or
+    /// its `output`: a cached token stays the same part of a plain one.
+    pub fn above(&self, base: &Parts) -> Parts {
+        let (input, output) = (self.input.or(base.input), self.output.or(base.output));
+        let rise = |part: Option<u64>, base_part: Option<u64>, (to, from): (Option<u64>, Option<u64>)| {
+            part.or_else(|| Some(scale(base_part?, to?, from?)))
+        };
+        let (into, out) = ((input, base.input), (output, base.output));
         Parts {
-            input: self.input.or(base.input),
-            output: self.output.or(base.output),
-            cache_read: self.cache_read.or(base.cache_read),
-            cache_write: self.cache_write.or(base.cache_write),
-            cache_write_long: self.cache_write_long.or(base.cache_write_long),
-            reasoning: self.reasoning.or(base.reasoning),
-            audio_input: self.audio_input.or(base.audio_input),
-            audio_output: self.audio_output.or(base.audio_output),
-            image_input: self.image_input.or(base.image_input),
-            image_output: self.image_output.or(base.image_output),
+            input,
+            output,
+            cache_read: rise(self.cache_read, base.cache_read, into),
+            cache_write: rise(self.cache_write, base.cache_write, into),
+            cache_write_long: rise(self.cache_write_long, base.cache_write_long, into),
+            reasoning: rise(self.reasoning, base.reasoning, out),
+            audio_input: rise(self.audio_input, base.audio_input, into),
+            audio_output: rise(self.audio_output, base.audio_output, out),
+            image_input: rise(self.image_input, base.image_input, into),
+            image_output: rise(self.image_output, base.image_output, out),
         }
     }
+}
+
+/// `part` times `to` / `from`, rounded up.
+fn scale(part: u64, to: u64, from: u64) -> u64 {
+    if from == 0 {
+        return part;
+    }
+    let scaled = (u128::from(part) * u128::from(to)).div_ceil(u128::from(from));
+    u64::try_from(scaled).unwrap_or(u64::MAX)
 }
 
 impl Price {
@@ -288,6 +303,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_tier_leaves_out_rises_with_what_it_gives() {
+        let base = Parts {
+            input: Some(100),
+            output: Some(1_000),
+            cache_read: Some(11),
+            reasoning: Some(500),
+            image_input: Some(7),
+            ..Parts::default()
+        };
+        let tier = Parts { input: Some(250), image_input: Some(8), ..Parts::default() }.above(&base);
+        assert_eq!((tier.input, tier.output, tier.reasoning), (Some(250), Some(1_000), Some(500)));
+        assert_eq!((tier.cache_read, tier.image_input, tier.cache_write), (Some(28), Some(8), None));
+        let free = Parts { input: Some(0), ..base };
+        assert_eq!(Parts { input: Some(5), ..Parts::default() }.above(&free).cache_read, Some(11));
+    }
+
+    #[test]
     fn dollars_are_shown_to_the_last_digit() {
         let rows = [
             (0, "0"),
@@ -359,7 +391,7 @@ mod tests {
             usage in counts(),
             (more_input, more_output) in (0..100_u64, 0..100_u64),
         ) {
-            let tier = tier.map(|at| Tier { above: at, rates: above.or(&base).rates().unwrap() });
+            let tier = tier.map(|at| Tier { above: at, rates: above.above(&base).rates().unwrap() });
             let price = Price { per_request, tier, ..Price::new(&base).unwrap() };
             // What is within: the totals, or what parts say where there is none.
             let parts = usage.cache_read.unwrap_or(0) + usage.cache_write.unwrap_or(0);
