@@ -9,6 +9,7 @@
 use crate::base::error::Kind;
 use crate::base::secret::Secret;
 use crate::handler::series::Series;
+use crate::llm::catalogue::{Catalogue, Unpriced};
 use crate::llm::provider::Provider;
 use crate::net::downstream::Bounds;
 use crate::net::runtime::Wish;
@@ -47,6 +48,10 @@ pub struct Snapshot {
     pub routes: Routes,
     /// What keys, teams, organisations, models, providers and listeners may use and spend.
     pub plan: Plan,
+    /// What models cost, read and write.
+    pub catalogue: Arc<Catalogue>,
+    /// What becomes of models without a price where money is limited. Default: allowed, and counted.
+    pub unpriced: Unpriced,
     /// Counters of the targets, by worker.
     pub series: Vec<Series>,
     /// Policy on requests and answers, in order.
@@ -86,7 +91,8 @@ pub struct Listener {
 #[derive(Clone, Debug)]
 pub struct Admin {
     pub address: AdminAddress,
-    /// What callers must present as bearer; none: a client certificate, loopback or a unix socket protects it.
+    /// What callers must present as bearer; none: a client certificate, loopback or a unix socket protects
+    /// it.
     pub token: Option<Secret>,
     pub tls: Option<AdminTls>,
 }
@@ -235,8 +241,8 @@ impl Passthrough {
     }
 }
 
-/// What a pass-through may pass. TRACE is not among them: its answer repeats the request, with our credential in
-/// it (RFC 9110 section 9.3.8). Nor are methods that are unknown here: what they would do is, too.
+/// What a pass-through may pass. TRACE is not among them: its answer repeats the request, with our credential
+/// in it (RFC 9110 section 9.3.8). Nor are methods that are unknown here: what they would do is, too.
 const METHODS_PASSED: [http::Method; 7] = [
     http::Method::GET,
     http::Method::HEAD,

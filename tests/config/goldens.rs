@@ -33,6 +33,13 @@ fn said(path: &Path, mode: Mode, surroundings: &Maps) -> String {
     said + end
 }
 
+const FAULTY_LIST: &str = "\
+date = 2026-11-21
+[ours]
+small = { inptu = 0.5, output = 1 }
+\"big one\" = { input = 0.5, context = 0 }
+";
+
 fn golden_surroundings() -> Maps {
     let pair = rcgen::generate_simple_self_signed(["localhost".to_string()]).unwrap();
     let mut maps = Maps::default()
@@ -44,7 +51,11 @@ fn golden_surroundings() -> Maps {
         .file("tls/cert.pem", pair.cert.pem())
         .file("tls/key.pem", pair.signing_key.serialize_pem())
         .file("tls/other-key.pem", rcgen::KeyPair::generate().unwrap().serialize_pem())
-        .file("tls/empty.pem", "");
+        .file("tls/empty.pem", "")
+        .file("lists/fine.toml", "[ours]\nsmall = { input = 0.5, output = 1 }\n")
+        .file("lists/faulty.toml", FAULTY_LIST)
+        .file("lists/odd.json", r#"{"a": 5, "b": {"input_cost_per_token": -1}, "sample_spec": {}}"#)
+        .file("lists/no-list.json", "[]");
     let included = root().join("tests/goldens/config/more.d");
     for path in files(&included, "toml") {
         let name = path.file_name().unwrap().to_str().unwrap();

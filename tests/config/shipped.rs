@@ -104,7 +104,7 @@ fn the_commented_reference_states_the_defaults() {
     let written = checked(&path).effective;
     let bare = Maps::default().file("c.toml", "[[listener]]\naddress = \"127.0.0.1:8080\"\n");
     let defaults = load(Path::new("c.toml"), Mode::Check, &bare).unwrap().effective;
-    for section in ["server", "limit", "timeout", "relay", "log"] {
+    for section in ["server", "limit", "timeout", "relay", "log", "catalogue"] {
         assert_eq!(written[section], defaults[section], "[{section}]");
     }
 }

@@ -9,8 +9,8 @@
 mod limit;
 
 pub use limit::{
-    AddressLimits, AtLimit, Budget, Budgets, Decimal, Limits, Mode, Organisation, Percent, Period, Team,
-    Weekday,
+    AddressLimits, AtLimit, Budget, Budgets, Catalogue, Decimal, Limits, Mode, Organisation, Percent, Period,
+    Team, Unpriced, Weekday,
 };
 
 use crate::handler::snapshot;
@@ -54,6 +54,9 @@ pub struct File {
     pub organisation: Vec<Organisation>,
     /// Keys under one limit or budget.
     pub team: Vec<Team>,
+    /// What models cost, read and write. Without this section: the list that is built in
+    /// (`conf/models.toml`).
+    pub catalogue: Catalogue,
     /// Who may ask. `tollgate keys new NAME` makes a key and prints its entry.
     pub key: Vec<Key>,
     /// A path under which a provider's own paths are reached as they are, for what no surface covers (files,
@@ -161,8 +164,8 @@ pub struct AdminTls {
     /// File with the private key in PEM, without a passphrase.
     #[schemars(length(min = 1))]
     pub key: String,
-    /// File with the CA certificates in PEM of one of which callers must present a certificate. `/healthz` and
-    /// `/readyz` need none.
+    /// File with the CA certificates in PEM of one of which callers must present a certificate. `/healthz`
+    /// and `/readyz` need none.
     #[schemars(length(min = 1))]
     pub client_ca: Option<String>,
 }
@@ -478,8 +481,8 @@ pub struct Key {
     /// What it may spend: a table, or a list of them.
     pub budget: Option<Budgets>,
     /// Models that it may ask for, with `*` as in a model's name. Without it: all. A stored response
-    /// (`/v1/responses/ID`) is bound by its provider alone: a key that has its id and a model of that provider
-    /// may read, cancel, delete and continue it, whichever key and model made it.
+    /// (`/v1/responses/ID`) is bound by its provider alone: a key that has its id and a model of that
+    /// provider may read, cancel, delete and continue it, whichever key and model made it.
     #[schemars(length(min = 1))]
     pub models: Option<Vec<String>>,
     /// Whether it may use `[[passthrough]]` routes. Default: true without `models`, false with it.

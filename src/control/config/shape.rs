@@ -326,6 +326,7 @@ fn form(key: &str, table: &Value) -> String {
     match table["properties"][key]["type"].as_str() {
         Some("object") => format!("{key} = {{ ... }}"),
         Some("array") => format!("{key} = [ ... ]"),
+        Some("number") => format!("{key} = 12.50"),
         _ => format!("{key} = \"...\""),
     }
 }

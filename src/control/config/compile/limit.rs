@@ -381,7 +381,7 @@ impl<'a> Compiler<'_, 'a> {
         };
         let message = format!(
             "{} {wrong}, allowed: more than 0 and at most {USD_MAX}; remove the budget for no limit",
-            raw.0.chars().take(40).collect::<String>()
+            raw.0.chars().take(40).flat_map(char::escape_debug).collect::<String>()
         );
         self.context.error(at.clone(), message);
         None

@@ -9,6 +9,7 @@ mod provider;
 mod model;
 mod key;
 mod limit;
+mod catalogue;
 mod passthrough;
 
 use crate::base::secret::Secret;
@@ -54,6 +55,8 @@ pub fn compile(sources: &Sources, mode: Mode, surroundings: &dyn Surroundings) -
         keys,
         routes,
         plan,
+        catalogue: catalogue::compile(&mut context),
+        unpriced: catalogue::unpriced(&mut context),
         passthroughs,
         // Control counts what it publishes: it adds the series of each worker.
         series: Vec::new(),

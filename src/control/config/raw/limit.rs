@@ -138,6 +138,30 @@ pub struct Budget {
     pub shadow: bool,
 }
 
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Catalogue {
+    /// A file in the form of `conf/models.toml`: what it has replaces all that is known of that name.
+    #[schemars(length(min = 1))]
+    pub models: Option<String>,
+    /// A file in the form of LiteLLM's `model_prices_and_context_window.json`: its entries replace built-in
+    /// ones of the same name and vendor. Entries that cannot be understood are left out, with a warning.
+    #[schemars(length(min = 1))]
+    pub litellm: Option<String>,
+    /// What becomes of requests to models without a price: `"refuse"`, `"allow"` (at no cost, and counted),
+    /// or `{ usd_per_million_tokens = 75 }`: that is what their tokens cost.
+    pub unpriced: Unpriced,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Unpriced {
+    Refuse,
+    #[default]
+    Allow,
+    UsdPerMillionTokens(Decimal),
+}
+
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Percent(#[schemars(range(min = 1, max = 100))] pub u8);
 
