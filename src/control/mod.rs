@@ -2,6 +2,7 @@
 
 pub mod run;
 pub mod config;
+pub mod ledger;
 pub mod admin;
 pub mod metrics;
 pub mod log;

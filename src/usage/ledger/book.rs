@@ -11,6 +11,7 @@
 
 use crate::base::counter::Counter;
 use crate::usage::Usage;
+use crate::usage::ledger::ask::Asker;
 use crate::usage::ledger::record::{AttemptOutcome, Final, Intent, Target};
 use crate::usage::ledger::slots::{Region, Slot};
 use std::cell::RefCell;
@@ -86,6 +87,12 @@ pub struct Book {
     state: Arc<State>,
     counters: Arc<Counters>,
     slots: RefCell<Slots>,
+}
+
+/// What a worker has of the ledger.
+pub struct Desk {
+    pub book: Book,
+    pub asker: Asker,
 }
 
 struct Slots {

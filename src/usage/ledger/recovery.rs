@@ -13,7 +13,7 @@ use crate::usage::Provenance;
 use crate::usage::ledger::record::{Kind, Record};
 use crate::usage::ledger::segments::{self, Appender};
 use crate::usage::ledger::slots::{Mark, Region};
-use crate::usage::seat::{Directory, SEATS};
+use crate::usage::seat::{Directory, SEATS, Seat};
 use std::collections::HashMap;
 use std::fs;
 use std::io;
@@ -58,12 +58,13 @@ pub fn segments_path(directory: &Path) -> PathBuf {
     directory.join("segments")
 }
 
-/// Recovers every seat that nobody sits on.
-pub fn recover(directory: &Directory, settle: &mut dyn Settle) -> io::Result<Recovered> {
+/// Recovers every seat that nobody sits on, and that of `mine`, whose slots are not made yet.
+pub fn recover(directory: &Directory, mine: Option<&Seat>, settle: &mut dyn Settle) -> io::Result<Recovered> {
     let mut recovered = Recovered::default();
     for seat in 0..SEATS {
         let path = slots_path(directory.path(), seat);
-        if !path.try_exists()? || directory.is_taken(seat)? {
+        let is_mine = mine.is_some_and(|mine| mine.index == seat);
+        if !path.try_exists()? || (!is_mine && directory.is_taken(seat)?) {
             continue;
         }
         match Region::open(&path) {
@@ -245,7 +246,7 @@ mod tests {
     fn go(path: &Path) -> (Recovered, Settled) {
         let mut settled = Settled::default();
         let directory = Directory::enter(path).expect("a directory");
-        (recover(&directory, &mut settled).expect("recovered"), settled)
+        (recover(&directory, None, &mut settled).expect("recovered"), settled)
     }
 
     #[test]
@@ -363,7 +364,12 @@ mod tests {
         let entry = process.book.begin(&intent("a")).expect("a slot");
         assert_eq!(go(&path).0, Recovered::default());
         assert!(slots_path(&path, seat.index).exists());
-        process.book.finish(entry, &Final::default());
+        std::mem::forget(entry);
+        let entered = Directory::enter(&path).expect("a directory");
+        let mut settled = Settled::default();
+        let mine = recover(&entered, Some(&seat), &mut settled).expect("what another one left on this seat");
+        assert_eq!((mine.crashed, settled.0.len()), (1, 1));
+        drop(entered);
         std::fs::write(slots_path(&path, 1), [7; 4096]).expect("something else");
         let (recovered, _) = go(&path);
         assert_eq!(recovered.set_aside.len(), 1);
