@@ -126,8 +126,10 @@ pub struct Listener {
     /// Certificate of this listener; without it clients speak plain HTTP.
     pub tls: Option<ServerTls>,
     /// What all its clients may use together.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
     /// What each client address may use.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub address_limits: Option<AddressLimits>,
 }
 
@@ -358,8 +360,10 @@ pub struct Provider {
     /// Replaces the values of `[timeout]` for this provider.
     pub timeout: Option<ProviderTimeout>,
     /// What may be sent to it, whoever asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
     /// What may be spent there, whoever asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<Budgets>,
 }
 
@@ -445,8 +449,10 @@ pub struct Model {
     #[schemars(length(max = 16))]
     pub fallback: Vec<String>,
     /// What may be asked of it, whoever asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
     /// What may be spent on it, whoever asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<Budgets>,
 }
 
@@ -475,10 +481,13 @@ pub struct Key {
     #[schemars(extend("x-secret" = true, "x-hint" = "`tollgate keys new NAME` prints it"))]
     pub hash: Hashes,
     /// The name of a `[[team]]`, whose limits and budget hold for it too.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub team: Option<String>,
     /// What it may use.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
     /// What it may spend: a table, or a list of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<Budgets>,
     /// Models that it may ask for, with `*` as in a model's name. Without it: all. A stored response
     /// (`/v1/responses/ID`) is bound by its provider alone: a key that has its id and a model of that

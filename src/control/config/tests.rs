@@ -2,6 +2,9 @@
 
 use super::{Loaded, Surroundings, load, parse_only};
 use crate::handler::snapshot::{AccessLog, AdminAddress, Workers};
+use crate::llm::catalogue::Unpriced;
+use crate::llm::price::Price;
+use crate::llm::provider::ProviderKind;
 use crate::policy::auth::{DrainCap, OnDisconnect};
 use crate::policy::limit::plan::{AddressLimits, AtLimit, Chain, Level, Mode, NO_CELL, Window};
 use std::collections::BTreeMap;
@@ -280,4 +283,25 @@ fn a_budget_says_when_it_begins_how_it_reserves_and_what_follows_it() {
     // 2026-11-21T05:00:00Z is six in Berlin.
     assert_eq!(calendar.window(1_795_237_200).start_unix_s, 1_795_237_200);
     assert!(plan.limits.iter().all(|limit| limit.cell == NO_CELL && limit.amount > 0));
+}
+
+#[test]
+fn lists_of_models_are_read_over_the_built_in_one_and_watched() {
+    let main = "[[listener]]\naddress = \"127.0.0.1:1\"\n[catalogue]\nmodels = \"ours.toml\"\nlitellm = \"theirs.json\"\n\
+        unpriced = { usd_per_million_tokens = 0.5 }\n";
+    let theirs = r#"{"gpt-4o": {"input_cost_per_token": 1e-6, "output_cost_per_token": 1e-6},
+        "new": {"input_cost_per_token": 2e-6, "output_cost_per_token": 0}}"#;
+    let ours = "[us]\n\"gpt-4o\" = { input = 3, output = 4, output_max = 5 }\n";
+    let loaded = loaded([("etc/main.toml", main), ("etc/ours.toml", ours), ("etc/theirs.json", theirs)]);
+    let model = |name| loaded.snapshot.catalogue.model(ProviderKind::OpenAi, name);
+    let input = |name| model(name).price.map(|price| price.rates.input);
+    assert_eq!(
+        ["gpt-4o", "new", "o3", "x"].map(input),
+        [Some(3_000_000), Some(2_000_000), Some(2_000_000), None]
+    );
+    assert_eq!(model("gpt-4o").output_max, Some(5));
+    assert_eq!(loaded.snapshot.unpriced, Unpriced::Ceiling(Price::flat(500_000)));
+    for file in ["etc/ours.toml", "etc/theirs.json"] {
+        assert!(loaded.watched.contains(&PathBuf::from(file)), "{:?}", loaded.watched);
+    }
 }

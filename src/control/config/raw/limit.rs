@@ -20,8 +20,10 @@ pub struct Organisation {
     /// Unique; stands in logs and metrics.
     pub name: String,
     /// What its teams may use together.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
     /// What its teams may spend together.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<Budgets>,
 }
 
@@ -31,10 +33,13 @@ pub struct Team {
     /// Unique; stands in logs and metrics.
     pub name: String,
     /// The name of an `[[organisation]]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub organisation: Option<String>,
     /// What its keys may use together.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
     /// What its keys may spend together.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<Budgets>,
 }
 
@@ -44,21 +49,27 @@ pub struct Team {
 pub struct Limits {
     /// Requests that are admitted in a minute.
     #[schemars(range(min = 1, max = LIMIT_MAX), extend("x-hint" = "remove the key for no limit"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub requests_per_minute: Option<u64>,
     /// Tokens of input and output in a minute.
     #[schemars(range(min = 1, max = LIMIT_MAX), extend("x-hint" = "remove the key for no limit"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_per_minute: Option<u64>,
     /// Tokens of input in a minute.
     #[schemars(range(min = 1, max = LIMIT_MAX), extend("x-hint" = "remove the key for no limit"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub input_tokens_per_minute: Option<u64>,
     /// Tokens of output in a minute.
     #[schemars(range(min = 1, max = LIMIT_MAX), extend("x-hint" = "remove the key for no limit"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub output_tokens_per_minute: Option<u64>,
     /// Requests at the same time.
     #[schemars(range(min = 1, max = LIMIT_MAX), extend("x-hint" = "remove the key for no limit"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrent: Option<u64>,
     /// Streamed answers at the same time; at most `concurrent`.
     #[schemars(range(min = 1, max = LIMIT_MAX), extend("x-hint" = "remove the key for no limit"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub streams: Option<u64>,
     /// Decided and recorded, not enforced.
     pub shadow: bool,
@@ -66,6 +77,7 @@ pub struct Limits {
     /// says how many. The model's own value wins over the key's, the key's over its team's, and that over its
     /// organisation's; 4096 where none has it.
     #[schemars(range(min = 1, max = 1_000_000_000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub output_tokens_assumed: Option<u32>,
 }
 
@@ -75,9 +87,11 @@ pub struct Limits {
 pub struct AddressLimits {
     /// Requests that are admitted in a minute.
     #[schemars(range(min = 1, max = LIMIT_MAX), extend("x-hint" = "remove the key for no limit"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub requests_per_minute: Option<u64>,
     /// Requests at the same time.
     #[schemars(range(min = 1, max = LIMIT_MAX), extend("x-hint" = "remove the key for no limit"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrent: Option<u64>,
     /// Decided and recorded, not enforced.
     pub shadow: bool,
@@ -104,18 +118,23 @@ impl Budgets {
 #[schemars(extend("x-table" = "budget", "x-about" = BUDGET_ABOUT))]
 pub struct Budget {
     /// Dollars, to the seventh decimal place. Either this or `tokens`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub usd: Option<Decimal>,
     /// Tokens of input and output. Either this or `usd`.
     #[schemars(range(min = 1, max = 100_000_000_000_000_u64))]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens: Option<u64>,
     /// After what it starts anew. Hours are those of UTC.
     pub window: Period,
     /// The time zone, as in the tz database, that days, weeks and months are of. Default: UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub timezone: Option<String>,
     /// The hour at which a day of the budget begins. Default: 0.
     #[schemars(range(max = 23))]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reset_hour: Option<u8>,
     /// The day that a week begins with. Default: monday.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub week_start: Option<Weekday>,
     /// What is reserved before a call: `"full"`, the most that it can cost, or `"step"`, its input and
     /// `step_tokens` of output, as many again as they are used up. A stream whose next step does not fit is
@@ -124,6 +143,7 @@ pub struct Budget {
     pub mode: Mode,
     /// Output tokens of a step. Default: 256.
     #[schemars(range(min = 1, max = 1_000_000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub step_tokens: Option<u32>,
     /// What happens to a request that does not fit: `"refuse"`, `"warn"` (it is admitted), or `{ downgrade =
     /// "MODEL" }`: it is sent to that model instead.
@@ -143,10 +163,12 @@ pub struct Budget {
 pub struct Catalogue {
     /// A file in the form of `conf/models.toml`: what it has replaces all that is known of that name.
     #[schemars(length(min = 1))]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub models: Option<String>,
     /// A file in the form of LiteLLM's `model_prices_and_context_window.json`: its entries replace built-in
     /// ones of the same name and vendor. Entries that cannot be understood are left out, with a warning.
     #[schemars(length(min = 1))]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub litellm: Option<String>,
     /// What becomes of requests to models without a price: `"refuse"`, `"allow"` (at no cost, and counted),
     /// or `{ usd_per_million_tokens = 75 }`: that is what their tokens cost.
