@@ -28,6 +28,7 @@ use tollgate::policy::auth::{self, Key, Keys};
 use tollgate::policy::pattern::Pattern;
 use tollgate::policy::route::{RouteSpec, Routes, Target, TargetModel};
 use tollgate::server::worker;
+use tollgate::usage::bank::Bank;
 
 /// Allocations an event.
 const ALLOWED: f64 = 0.001;
@@ -67,7 +68,9 @@ async fn measure(told: Rc<RefCell<Vec<u64>>>) {
     let counters = Arc::new(Counters::default());
     let (writer, _log) = rtrb::RingBuffer::new(LOG_RING_BYTES);
     let published = Arc::new(Published::new(snapshot(address)));
-    let worker = Rc::new(Worker::new(0, published, Facts::new(0, Arc::clone(&counters), writer)));
+    let facts = Facts::new(0, Arc::clone(&counters), writer);
+    let bank = Arc::new(Bank::in_memory(1).expect("memory"));
+    let worker = Rc::new(Worker::new(0, published, facts, bank.column(0), None));
     let serving = Rc::clone(&worker);
     runtime::spawn(async move { worker::run(serving, vec![listener]).await });
     let lengths = [SHORT, SHORT, LONG];

@@ -66,6 +66,7 @@ pub fn relay(work: Work, slices: VecDeque<Slice>, out: Vec<u8>) -> Vec<u8> {
         tap: &mut tap,
         body,
         limits: &limits,
+        account: None,
     };
     let ended = pin!(relay.run(pin!(std::future::pending()))).poll(&mut Context::from_waker(Waker::noop()));
     assert_eq!(ended, Poll::Ready(Ended::Whole));

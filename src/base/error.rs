@@ -65,6 +65,12 @@ pub enum Kind {
     Grammar(u16),
     RequestTimeout,
     Overloaded,
+    /// A limit has no room now; it will.
+    RateLimited,
+    /// A budget is used up.
+    QuotaExceeded,
+    /// The request alone is more than a limit allows.
+    LimitTooSmall,
     UpstreamUnreachable,
     UpstreamTimeout(Timer),
     UpstreamBroken,
@@ -103,6 +109,9 @@ impl Kind {
             Kind::BadRequest => (400, "bad_request", Downstream, false),
             Kind::Grammar(status) => (status, grammar_code(status), Downstream, status == 408),
             Kind::RequestTimeout => (408, "request_timeout", Downstream, true),
+            Kind::RateLimited => (429, "rate_limit_exceeded", Downstream, true),
+            Kind::QuotaExceeded => (429, "insufficient_quota", Downstream, false),
+            Kind::LimitTooSmall => (429, "request_exceeds_limit", Downstream, false),
             Kind::Overloaded => (503, "gateway_overloaded", Internal, true),
             Kind::UpstreamUnreachable => (502, "upstream_unreachable", Upstream, true),
             Kind::UpstreamTimeout(_) => (504, "upstream_timeout", Upstream, true),

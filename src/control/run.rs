@@ -23,6 +23,7 @@ use crate::handler::snapshot::{AdminAddress, AdminTls, Snapshot, Workers as Work
 use crate::handler::worker::Published;
 use crate::net::resolve::Addresses;
 use crate::server::{self, Bound, Occupied, Shared, StartError, Workers};
+use crate::usage::bank::{Bank, Full};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
@@ -167,7 +168,9 @@ impl Control {
             WorkerCount::Count(count) => usize::from(count),
         };
         let mut registry = Registry::default();
-        prepare(&mut snapshot, &mut registry, workers, 1);
+        let bank = Bank::in_memory(workers);
+        let bank = bank.map_err(|error| RunError::Start(format!("no memory for limits: {error}")))?;
+        prepare(&mut snapshot, &mut registry, &bank, workers, 1).map_err(RunError::Start)?;
         let asked: Vec<SocketAddr> = snapshot.listeners.iter().map(|listener| listener.address).collect();
         let bound = server::bind(&asked, workers, occupied).map_err(not_started)?;
         let (wish, access) = (snapshot.server.driver, snapshot.log.access.clone());
@@ -175,8 +178,9 @@ impl Control {
             published: Arc::new(Published::new(snapshot)),
             draining: AtomicBool::new(false),
             counters: (0..workers).map(|_| Arc::new(Counters::default())).collect(),
+            bank: Arc::new(bank),
         });
-        let mut workers = server::start(&shared, workers, wish).map_err(not_started)?;
+        let mut workers = server::start(&shared, workers, wish, Vec::new()).map_err(not_started)?;
         let driver = workers.choices.first().map_or("none", |choice| choice.driver.name());
         tell_driver(&workers);
         let log = AccessLogThread::start(std::mem::take(&mut workers.logs), access)
@@ -244,6 +248,7 @@ impl Control {
             }
             if looked.elapsed() >= LOOK_EVERY {
                 looked = Instant::now();
+                self.shared.bank.sweep();
                 if self.watched.borrow_mut().have_changed() {
                     self.reload(origin);
                 }
@@ -288,7 +293,12 @@ impl Control {
             return;
         }
         let generation = self.generation.get() + 1;
-        prepare(&mut snapshot, &mut self.registry.borrow_mut(), self.shared.counters.len(), generation);
+        let (registry, workers) = (&mut self.registry.borrow_mut(), self.shared.counters.len());
+        if let Err(what) = prepare(&mut snapshot, registry, &self.shared.bank, workers, generation) {
+            self.stale.set(true);
+            tell(format_args!("tollgate: {what}; the old config goes on"));
+            return;
+        }
         if snapshot.log.access != serving.log.access {
             self.log.reopen(&snapshot.log.access);
         }
@@ -297,6 +307,8 @@ impl Control {
         *self.watched.borrow_mut() = Watched::new(loaded.watched);
         *self.effective.borrow_mut() = pretty(&loaded.effective);
         self.shared.published.publish(snapshot);
+        // Leases of a limit that has become lower may be more than it allows.
+        self.shared.bank.call_leases_back();
         tell(format_args!("tollgate: generation {generation} serves"));
     }
 
@@ -341,9 +353,19 @@ impl Pages for Control {
 }
 
 /// What a compiled snapshot still lacks: its number and the counters of its targets.
-fn prepare(snapshot: &mut Snapshot, registry: &mut Registry, workers: usize, generation: u64) {
+fn prepare(
+    snapshot: &mut Snapshot,
+    registry: &mut Registry,
+    bank: &Bank,
+    workers: usize,
+    generation: u64,
+) -> Result<(), String> {
+    snapshot.plan.attach(bank).map_err(|Full { capacity }| {
+        format!("the bank has room for {capacity} limits, which are taken; a restart makes it larger")
+    })?;
     snapshot.generation = generation;
     snapshot.series = registry.series(workers, &snapshot.routes, &snapshot.providers);
+    Ok(())
 }
 
 /// What of a new config cannot be changed while the process runs.

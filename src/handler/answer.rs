@@ -118,8 +118,8 @@ pub async fn relay(
         }
     };
     let Upcoming { source, limits, watch, .. } = upcoming;
-    let exchange = &mut call.exchange;
-    let mut relay = Relay { exchange, source, sink: &mut sink, tap: &mut tap, body, limits };
+    let (exchange, account) = (&mut call.exchange, call.account.as_deref_mut());
+    let mut relay = Relay { exchange, source, sink: &mut sink, tap: &mut tap, body, limits, account };
     let ended = relay.run(Pin::new(watch)).await;
     if ended == Ended::Whole {
         upcoming.source.take().release();
@@ -144,7 +144,9 @@ fn begin(
     expected: Expected,
 ) -> Result<Begun, Error> {
     let (kind, tap) = kind_of(&head, shape, expected, call)?;
+    let may_end = call.account.as_ref().is_some_and(|account| account.is_in_steps());
     let body = match kind {
+        Kind::Events(events) if may_end => Body::Events(events.that_may_end()),
         Kind::Events(events) => Body::Events(events),
         Kind::Bytes => Body::Bytes,
         Kind::Staged(stages) => return Ok(Begun::Staged(stages, tap, head)),
@@ -174,6 +176,9 @@ async fn relay_staged(
     let Whole { body, ended } = stages.whole(whole);
     commit(call, &mut sink, head, Some(BodyLen::Known(body.len() as u64)));
     sink.copy(&body);
+    if let Some(account) = &call.account {
+        account.so_far(&tap.usage());
+    }
     sink.end().await?;
     let ended = ended.map_or(Ended::Whole, |_| Ended::Stage);
     upcoming.source.take().release();
@@ -185,6 +190,9 @@ fn conclude(call: &mut Call<'_>, sink: &Sink<'_>, tap: &Tap, ended: Ended) -> Af
     call.exchange.ended = ended;
     call.exchange.usage = tap.usage();
     call.exchange.unmetered = false;
+    if let Some(account) = &call.account {
+        account.learn(call.exchange.bytes_in, &call.exchange.usage, tap.text_bytes());
+    }
     call.exchange.bytes_out = sink.body_bytes();
     if let Some(body) = tap.kept() {
         note_wrong_path(call, body);
@@ -274,8 +282,10 @@ async fn shape_of_first(upcoming: &mut Upcoming) -> Result<Shape, Stop> {
 /// What becomes of the client's connection after an answer.
 pub fn after(sink: &Sink<'_>, ended: Ended) -> After {
     match ended {
-        Ended::Whole | Ended::Stage | Ended::Refused if sink.is_reusable() => After::KeepAlive,
-        Ended::Whole | Ended::Stage | Ended::Refused => After::Close,
+        Ended::Whole | Ended::Stage | Ended::Budget | Ended::Refused if sink.is_reusable() => {
+            After::KeepAlive
+        }
+        Ended::Whole | Ended::Stage | Ended::Budget | Ended::Refused => After::Close,
         // A reset could overtake what was sent last: the error event.
         Ended::UpstreamCut if sink.shows_a_cut() => After::Close,
         Ended::ClientLeft | Ended::UpstreamCut | Ended::Unfinished => After::Abort,

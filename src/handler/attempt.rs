@@ -13,6 +13,7 @@ use crate::base::error::{Error, Kind, Timer};
 use crate::base::rng;
 use crate::codec::http1::{self, HeadWriter, RequestHead, ResponseFraming};
 use crate::codec::patch::Patches;
+use crate::handler::account::{self, PlannedCall, Reserved};
 use crate::handler::answer;
 use crate::handler::fields::request_field_goes_on;
 use crate::handler::llm::{Call, Stop};
@@ -31,6 +32,7 @@ use crate::policy::exchange::{Served, Step};
 use crate::policy::route::{ModelSent, Route};
 use http::Method;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// A target has answered; its body follows from `source`.
@@ -87,7 +89,9 @@ pub struct Outgoing {
     pub costs: bool,
 }
 
-/// Asks targets in their order until one answers for good. `only`: the one provider that can answer.
+/// Asks targets in their order until one answers for good. `only`: the one provider that can answer. A target for
+/// which a limit has no room is passed over like one that is not reached; where none is left, the model that the
+/// limit's owner names instead is asked for, once.
 pub async fn until_answered(
     call: &mut Call<'_>,
     surface: Surface<'_>,
@@ -96,26 +100,89 @@ pub async fn until_answered(
     only: Option<u32>,
     mut watch: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<Attempted, Stop> {
+    let mut last = Last::default();
+    let as_asked = Asking { surface, asked, route, name: Rc::clone(&asked.model), is_downgrade: false, only };
+    if let Some(attempted) = along(call, &as_asked, &mut last, watch.as_mut()).await? {
+        return Ok(attempted);
+    }
+    if let Some((name, route)) =
+        last.downgrade.and_then(|name| Some((name, call.snapshot.routes.resolve(name)?)))
+    {
+        call.worker.facts.counters().limits.downgraded.add(1);
+        call.exchange.note(format_args!("asked for {name} instead, as a budget says"));
+        let instead = Asking { route, name: name.into(), is_downgrade: true, ..as_asked };
+        if let Some(attempted) = along(call, &instead, &mut last, watch).await? {
+            return Ok(attempted);
+        }
+    }
+    if let (Some(account), true) = (&mut call.account, last.is_limit) {
+        account.void();
+    }
+    // None was tried: the model is not served where the stored response is.
+    let elsewhere =
+        || Error::new(Kind::ResponseUnknown, "this model is not served where the previous response is");
+    Err(last.error.unwrap_or_else(elsewhere).into())
+}
+
+/// What is asked for along one route.
+struct Asking<'r> {
+    surface: Surface<'r>,
+    asked: &'r Asked,
+    route: &'r Route,
+    /// The model as the client said it, or as a limit's owner says instead.
+    name: Rc<str>,
+    is_downgrade: bool,
+    only: Option<u32>,
+}
+
+/// Why no target has answered yet.
+#[derive(Default)]
+struct Last<'a> {
+    error: Option<Error>,
+    /// It was a limit.
+    is_limit: bool,
+    downgrade: Option<&'a str>,
+}
+
+/// The targets of one route. None: no one answered, and `last` says why.
+async fn along<'a>(
+    call: &mut Call<'a>,
+    asking: &Asking<'_>,
+    last: &mut Last<'a>,
+    mut watch: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Option<Attempted>, Stop> {
     let snapshot = call.snapshot;
-    let can_answer = |provider: u32| only.is_none_or(|only| only == provider);
+    let can_answer = |provider: u32| asking.only.is_none_or(|only| only == provider);
     let mut candidates = snapshot
         .routes
-        .pick(route, &asked.model, rng::bits())
+        .pick(asking.route, &asking.name, rng::bits())
         .filter(|candidate| can_answer(candidate.target.provider));
     let mut next = candidates.next();
-    let mut last = None;
     while let Some(candidate) = next.take() {
         next = candidates.next();
         let provider = provider(call, candidate.target.provider)?;
-        if !speaks(provider, surface) {
-            last = Some(wrong_dialect(provider, surface));
+        if !speaks(provider, asking.surface) {
+            *last = Last { error: Some(wrong_dialect(provider, asking.surface)), ..Last::default() };
             continue;
         }
-        let model = candidate.model.name(&asked.model);
-        let spliced = (candidate.model != ModelSent::Same).then_some(&*model);
-        let outgoing = outgoing(call, provider, surface, asked, spliced)?;
-        call.exchange.served =
-            Some(Served { route: Some(candidate.route.index), provider: provider.index, model });
+        let model = candidate.model.name(&asking.name);
+        let planned = planned(call, asking, provider, candidate.route.index, &model);
+        let reserved = match reserve(call, &planned) {
+            Ok(reserved) => reserved,
+            Err(refused) => {
+                *last = Last { error: Some(refused.error), is_limit: true, downgrade: refused.downgrade };
+                continue;
+            }
+        };
+        let is_other = asking.is_downgrade || candidate.model != ModelSent::Same;
+        let outgoing = outgoing(call, provider, asking, is_other.then_some(&*model), reserved)?;
+        enter(call, &planned)?;
+        let started = clock::lately();
+        call.exchange.served = Some(Served {
+            route: Some(candidate.route.index),
+            provider: provider.index,
+            model: Rc::clone(&model),
+        });
         let result = {
             let total = total_timer(call, provider);
             let work = call_provider(call, provider, &outgoing);
@@ -130,23 +197,65 @@ pub async fn until_answered(
                 let status = attempted.head.status();
                 call.exchange.note(format_args!("provider {} answered {status}", provider.name));
                 call.worker.facts.passed_over(&call.exchange, snapshot, Some(status));
+                record_attempt(call, &planned, status, "", started);
                 call.exchange.unmetered = false;
             }
-            Ok(attempted) => return Ok(attempted),
+            Ok(attempted) => return Ok(Some(attempted)),
             Err(Failed::Final(error)) => return Err(error.into()),
             Err(Failed::Unreached(error)) => {
                 if next.is_some() {
                     call.exchange.note_error(&error);
                     call.worker.facts.passed_over(&call.exchange, snapshot, None);
+                    record_attempt(call, &planned, 0, error.kind.row().code, started);
                 }
-                last = Some(error);
+                *last = Last { error: Some(error), ..Last::default() };
             }
         }
     }
-    // None was tried: the model is not served where the stored response is.
-    let elsewhere =
-        || Error::new(Kind::ResponseUnknown, "this model is not served where the previous response is");
-    Err(last.unwrap_or_else(elsewhere).into())
+    Ok(None)
+}
+
+fn planned<'w>(
+    call: &Call<'_>,
+    asking: &Asking<'_>,
+    provider: &'w Provider,
+    route: u32,
+    model: &'w str,
+) -> PlannedCall<'w> {
+    let costs = asking.surface != Surface::CountTokens;
+    PlannedCall {
+        provider,
+        route: Some(route),
+        model,
+        bytes: call.exchange.bytes_in,
+        output_max: asking.asked.peek.output_max,
+        writes: costs && asking.surface != Surface::Embeddings,
+        costs,
+        is_stream: call.exchange.stream,
+    }
+}
+
+fn reserve<'a>(call: &mut Call<'a>, planned: &PlannedCall<'_>) -> Result<Reserved, account::Refused<'a>> {
+    call.account.as_mut().map_or(Ok(Reserved { cap: None }), |account| account.reserve(planned))
+}
+
+/// Writes into the ledger what is about to be asked.
+pub fn enter(call: &mut Call<'_>, planned: &PlannedCall<'_>) -> Result<(), Error> {
+    let Some(account) = &mut call.account else { return Ok(()) };
+    let tags = call.head.headers.get(account::TAGS).and_then(|tags| tags.to_str().ok()).unwrap_or("");
+    account.enter(&call.exchange, planned, account::Asked { tags, client: call.peer.ip() })
+}
+
+fn record_attempt(
+    call: &mut Call<'_>,
+    planned: &PlannedCall<'_>,
+    status: u16,
+    error: &str,
+    started: Instant,
+) {
+    if let Some(account) = &mut call.account {
+        account.passed_over(&call.exchange, planned, status, error, clock::now() - started);
+    }
 }
 
 /// One call to one provider, for requests without a model.
@@ -343,16 +452,20 @@ fn push_patched(body: &Slice, patches: &Patches, list: &mut SendList) {
 fn outgoing(
     call: &Call<'_>,
     provider: &Provider,
-    surface: Surface<'_>,
-    asked: &Asked,
+    asking: &Asking<'_>,
     model: Option<&str>,
+    reserved: Reserved,
 ) -> Result<Outgoing, Error> {
     let mut patches = call.exchange.patches.clone();
+    let peek = &asking.asked.peek;
     if let Some(model) = model {
-        asked.peek.set_model(&mut patches, model).map_err(|_| overlap())?;
+        peek.set_model(&mut patches, model).map_err(|_| overlap())?;
+    }
+    if let Some(tokens) = reserved.cap {
+        peek.cap_output(&mut patches, tokens).map_err(|_| overlap())?;
     }
     let target = with_query(provider.path_for(call.head.uri.path()), call.head.uri.query());
-    let costs = surface != Surface::CountTokens;
+    let costs = asking.surface != Surface::CountTokens;
     Ok(Outgoing { target, body: call.exchange.body.clone(), patches, metered: true, costs })
 }
 

@@ -9,6 +9,7 @@ use crate::handler::series::Set;
 use crate::handler::snapshot::{AccessLog, Snapshot};
 use crate::net::upstream;
 use crate::policy::exchange::{Ended, Exchange, StageClock, Step};
+use crate::policy::limit;
 use crate::usage::Provenance;
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ pub const LOG_RING_BYTES: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub struct Counters {
     pub upstream: Arc<upstream::Counters>,
+    pub limits: limit::counters::Counters,
     pub requests: Counter,
     pub requests_active: Counter,
     pub connections_open: Counter,

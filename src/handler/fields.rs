@@ -2,13 +2,14 @@
 //! upstream sees.
 //!
 //! Request: every field goes on as it came but those that end here: fields of this hop (RFC 9110 section
-//! 7.6.1 and what `Connection` names), framing, `Host`, `Expect`, the caller's credentials, cookies, and what
-//! proxies before us added about the caller. `Accept-Encoding` is replaced where the answer is metered. Beta,
-//! organisation, version and trace fields go on. Answer: every field goes on but those of the hop, framing,
-//! `Set-Cookie` (a cookie of one caller's upstream connection is not for another) and `Alt-Svc` (it would
-//! lead the client past the gateway). Source: RFC 9110 section 7.6; DESIGN section 2.
+//! 7.6.1 and what `Connection` names), framing, `Host`, `Expect`, the caller's credentials, cookies, what
+//! proxies before us added about the caller, and what is for our own books. `Accept-Encoding` is replaced where
+//! the answer is metered. Beta, organisation, version and trace fields go on. Answer: every field goes on but
+//! those of the hop, framing, `Set-Cookie` (a cookie of one caller's upstream connection is not for another) and
+//! `Alt-Svc` (it would lead the client past the gateway). Source: RFC 9110 section 7.6; DESIGN section 2.
 
 use crate::codec::http1::{ConnectionOptions, is_hop_by_hop};
+use crate::handler::account::TAGS;
 
 /// Whether a field of a request goes on to the provider. `name` is in lower case.
 pub fn request_field_goes_on(name: &str, connection: &ConnectionOptions) -> bool {
@@ -18,6 +19,7 @@ pub fn request_field_goes_on(name: &str, connection: &ConnectionOptions) -> bool
             false
         }
         "forwarded" | "x-real-ip" | "via" | "accept-encoding" => false,
+        TAGS => false,
         _ => !name.starts_with("x-forwarded-") && !is_hop_by_hop(name.as_bytes(), connection),
     }
 }

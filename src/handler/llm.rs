@@ -8,6 +8,7 @@
 use crate::base::clock;
 use crate::base::error::{Error, Kind};
 use crate::codec::http1::RequestHead;
+use crate::handler::account::Account;
 use crate::handler::answer::Upcoming;
 use crate::handler::attempt::{self, Answered};
 use crate::handler::request;
@@ -74,7 +75,9 @@ pub struct Call<'a> {
     pub snapshot: &'a Snapshot,
     pub head: Box<RequestHead>,
     pub exchange: Exchange,
-    peer: SocketAddr,
+    /// None where nothing is limited or recorded, or before the key is known.
+    pub account: Option<Box<Account<'a>>>,
+    pub peer: SocketAddr,
     finished: bool,
 }
 
@@ -92,6 +95,9 @@ impl Call<'_> {
         {
             let known = Known { request_bytes: self.exchange.bytes_in, output_max: None };
             self.exchange.usage = Meter::new(dialect, Shape::Whole).finish(known);
+        }
+        if let Some(account) = self.account.take() {
+            account.close(&mut self.exchange);
         }
         self.worker.facts.finish(&self.exchange, self.snapshot, self.peer);
     }
@@ -119,8 +125,8 @@ pub async fn serve(
     let snapshot = worker.snapshot();
     let exchange = Exchange::begin(clock::now());
     worker.facts.begin();
-    let mut call =
-        Call { worker, snapshot: &snapshot, head, exchange, peer: downstream.peer(), finished: false };
+    let peer = downstream.peer();
+    let mut call = Call { worker, snapshot: &snapshot, head, exchange, account: None, peer, finished: false };
     // Relayed from here and not from the depths of `answer`: each of its levels would be walked through with
     // every event, and a stream that waits would keep their room.
     let answering = Box::pin(answer(&mut call, downstream)).await;
@@ -182,6 +188,7 @@ async fn ask(
     surface: Surface<'_>,
 ) -> Result<Answering, Stop> {
     request::check_media(&call.head)?;
+    admit(call, key, downstream)?;
     let permit = request::collect_body(call, downstream).await?;
     let asked = request::read(call, surface)?;
     let route = request::route(call, key, &asked)?;
@@ -213,6 +220,12 @@ async fn ask(
     };
     let (head, upcoming) = Upcoming::new(call, attempted, expected, key, watch);
     Ok(Answering::Relay(head, upcoming))
+}
+
+/// Opens the account of a request that may cost something, and takes its place.
+pub fn admit(call: &mut Call<'_>, key: &Key, downstream: &Downstream) -> Result<(), Error> {
+    call.account = Account::open(call.worker, call.snapshot, key, downstream.listener());
+    call.account.as_mut().map_or(Ok(()), |account| account.admit())
 }
 
 /// Asks the request stages, in order. An answer of theirs is sent here.

@@ -1,6 +1,7 @@
 //! The life of a request. `llm` is read first: it is the list of stages; the others are its steps.
 
 pub mod llm;
+pub mod account;
 pub mod surface;
 pub mod request;
 pub mod attempt;

@@ -10,9 +10,10 @@
 use crate::base::error::{Error, Kind};
 use crate::codec::http1::{BodyFraming, CHUNK_END, LAST_CHUNK, ResponseFraming, write_chunk_head};
 use crate::codec::patch::Patches;
+use crate::handler::account::PlannedCall;
 use crate::handler::answer::{self, Upcoming};
 use crate::handler::attempt::{self, Answered, Attempted, Outgoing};
-use crate::handler::llm::{Answering, Call, Stop};
+use crate::handler::llm::{Answering, Call, Stop, admit};
 use crate::handler::request;
 use crate::handler::snapshot::Passthrough;
 use crate::handler::source::Source;
@@ -45,8 +46,10 @@ pub async fn serve(call: &mut Call<'_>, downstream: &mut Downstream, path: &str)
     call.exchange.served = Some(Served { route: None, provider: provider.index, model: "".into() });
     let target = attempt::with_query(provider.passthrough_path(rest), call.head.uri.query());
     let metered = dialect.is_some();
+    admit(call, key, downstream)?;
     let costs = metered && call.head.method == http::Method::POST;
     let outgoing = Outgoing { target, body: None, patches: Patches::new(), metered, costs };
+    enter(call, provider, costs)?;
     let total = attempt::total_timer(call, provider);
     let attempting = async {
         match call.head.framing {
@@ -62,6 +65,32 @@ pub async fn serve(call: &mut Call<'_>, downstream: &mut Downstream, path: &str)
     let watch = ClientWatch::new(downstream.conn());
     let (head, upcoming) = Upcoming::new(call, attempted, expected, key, watch);
     Ok(Answering::Relay(head, upcoming))
+}
+
+/// Reserves what can be told from the length of the body, and writes the call into the ledger. What the answer takes
+/// beyond that is booked as it is known.
+fn enter(call: &mut Call<'_>, provider: &Provider, costs: bool) -> Result<(), Error> {
+    let Some(account) = &mut call.account else { return Ok(()) };
+    let bytes = match call.head.framing {
+        BodyFraming::Length(length) => length,
+        BodyFraming::None | BodyFraming::Chunked => 0,
+    };
+    let is_stream = false;
+    let planned = PlannedCall {
+        provider,
+        route: None,
+        model: "",
+        bytes,
+        output_max: None,
+        writes: false,
+        costs,
+        is_stream,
+    };
+    account.reserve(&planned).map_err(|refused| {
+        account.void();
+        refused.error
+    })?;
+    attempt::enter(call, &planned)
 }
 
 /// Sends the request with its body piece by piece, and reads the answer's head.

@@ -15,6 +15,7 @@
 
 use crate::base::clock::{self, Instant};
 use crate::codec::sse::Framer;
+use crate::handler::account::Account;
 use crate::handler::answer::Expected;
 use crate::handler::sink::{Gone, Sink};
 use crate::handler::source::{Next, Source, SourceError};
@@ -68,6 +69,8 @@ pub struct Events {
     /// The last event ended with the last read, and with a CR whose LF may be still to come.
     cut_end: Option<CutEnd>,
     stages: Option<Box<StageRunner>>,
+    /// What a stream that a budget may end has shown so far, where no stage keeps it.
+    observed: Option<Box<StreamState>>,
 }
 
 /// Whether the event whose end was cut went on to the client.
@@ -89,7 +92,14 @@ impl Events {
             usage_asked: expected.usage_asked,
             cut_end: None,
             stages,
+            observed: None,
         }
+    }
+
+    /// The same, which a budget may end: what its end needs is kept.
+    pub fn that_may_end(mut self) -> Events {
+        self.observed = self.stages.is_none().then(|| Box::new(StreamState::new()));
+        self
     }
 
     fn hide_cut_end(&mut self) {
@@ -99,8 +109,10 @@ impl Events {
     /// Writes the end that a stage has asked for, with what `tap` has counted where the client asked for usage.
     fn write_ending(&mut self, ending: Ending, tap: &Tap, out: &mut Vec<u8>) {
         let usage = self.usage_asked.then(|| tap.usage());
-        if let Some(stages) = &mut self.stages {
-            stages.write_ending(ending, usage.as_ref(), out);
+        match (&mut self.stages, &self.observed) {
+            (Some(stages), _) => stages.write_ending(ending, usage.as_ref(), out),
+            (None, Some(state)) => self.dialect.ending(ending, state, usage.as_ref(), out),
+            (None, None) => {}
         }
     }
 }
@@ -109,13 +121,14 @@ impl Events {
 const USAGE_EVENT_BYTES_MAX: usize = 16 * 1024;
 
 /// One answer on its way.
-pub struct Relay<'r, 'c> {
+pub struct Relay<'r, 'c, 'a> {
     pub exchange: &'r mut Exchange,
     pub source: &'r mut Source,
     pub sink: &'r mut Sink<'c>,
     pub tap: &'r mut Tap,
     pub body: Body,
     pub limits: &'r Limits,
+    pub account: Option<&'r mut Account<'a>>,
 }
 
 /// How the relay goes on after what came has been looked at.
@@ -125,10 +138,12 @@ enum Progress {
     TapBehind,
     SourceEnded,
     StageEnded,
+    /// Nothing more could be reserved for the stream.
+    BudgetEnded,
     Cut(SourceError),
 }
 
-impl Relay<'_, '_> {
+impl Relay<'_, '_, '_> {
     /// Relays until the end and says how it ended. The head has been given to the sink already and goes out
     /// with what came with it. `left` ends when the client has left.
     pub async fn run(&mut self, mut left: Pin<&mut impl Future<Output = ()>>) -> Ended {
@@ -141,11 +156,13 @@ impl Relay<'_, '_> {
             None => Progress::GoOn,
         };
         loop {
+            self.note_so_far();
             let sent = match progress {
                 Progress::GoOn => self.sink.flush(now).await,
                 Progress::TapBehind => Box::pin(self.flush_and_catch_up(now)).await,
                 Progress::SourceEnded => return self.end(Ended::Whole).await,
                 Progress::StageEnded => return self.end(Ended::Stage).await,
+                Progress::BudgetEnded => return self.end(Ended::Budget).await,
                 Progress::Cut(error) => return Box::pin(self.cut(error)).await,
             };
             if sent.is_err() {
@@ -168,6 +185,16 @@ impl Relay<'_, '_> {
                 First::One(First::Two(())) => return Box::pin(self.client_left(&timer)).await,
                 First::Two(Expired) => self.timer_passed(now, &due),
             };
+        }
+    }
+
+    /// What is used so far goes into the ledger before the client gets what it was used for: a record of a crash
+    /// says no less than the client knows.
+    fn note_so_far(&mut self) {
+        if let Some(account) = &self.account
+            && account.is_recorded()
+        {
+            account.so_far(&self.tap.usage());
         }
     }
 
@@ -236,6 +263,9 @@ impl Relay<'_, '_> {
                 }
                 events.carry = carried;
                 events.carry.clear();
+                if !may_go_on(events, self.tap, self.account.as_deref_mut()) {
+                    return self.end_at_budget();
+                }
                 continue;
             }
             if events.in_pieces {
@@ -258,10 +288,23 @@ impl Relay<'_, '_> {
                 }
                 Look::End => return Progress::StageEnded,
             }
+            if !may_go_on(events, self.tap, self.account.as_deref_mut()) {
+                self.sink.data(slice.slice(run..at));
+                return self.end_at_budget();
+            }
         }
         self.sink.data(slice.slice(run..at));
         self.first_content(now);
         self.keep_beginning(slice.slice(at..slice.len()))
+    }
+
+    /// Ends the stream as its dialect does, since nothing more could be reserved for it.
+    fn end_at_budget(&mut self) -> Progress {
+        let Body::Events(events) = &mut self.body else { return Progress::GoOn };
+        let mut out = Vec::new();
+        events.write_ending(Ending::Length, self.tap, &mut out);
+        self.sink.copy(&out);
+        Progress::BudgetEnded
     }
 
     /// The beginning of an event whose end has not come yet.
@@ -270,7 +313,7 @@ impl Relay<'_, '_> {
         if beginning.is_empty() {
             return Progress::GoOn;
         }
-        let needs_whole = events.hide_usage || events.stages.is_some();
+        let needs_whole = events.hide_usage || events.stages.is_some() || events.observed.is_some();
         if !needs_whole || events.in_pieces {
             events.in_pieces = true;
             self.tap.piece(&beginning);
@@ -279,7 +322,7 @@ impl Relay<'_, '_> {
         }
         events.carry.extend_from_slice(&beginning);
         let carried = events.carry.len();
-        if events.stages.is_some() {
+        if events.stages.is_some() || events.observed.is_some() {
             let too_large = carried > self.limits.event_bytes_max;
             return if too_large { Progress::Cut(SourceError::EventTooLarge) } else { Progress::GoOn };
         }
@@ -456,11 +499,23 @@ enum Look {
     End,
 }
 
+/// Whether the stream may go on behind the event that was looked at.
+fn may_go_on(events: &Events, tap: &Tap, account: Option<&mut Account<'_>>) -> bool {
+    let Some(account) = account.filter(|account| account.is_in_steps()) else { return true };
+    // Behind its end there is nothing to save.
+    (events.observed.is_none() && events.stages.is_none())
+        || tap.is_complete()
+        || account.may_go_on(tap.text_bytes(), tap.content_events())
+}
+
 /// Meters one whole event and asks the stages about it.
 fn look(events: &mut Events, tap: &mut Tap, sink: &mut Sink<'_>, event: &[u8]) -> Look {
     let seen = tap.event(event);
     if events.hide_usage && seen == Seen::UsageOnly {
         return Look::Gone;
+    }
+    if let Some(state) = &mut events.observed {
+        events.dialect.observe(state, event);
     }
     let Some(stages) = &mut events.stages else { return Look::Pass };
     let mut out = Vec::new();

@@ -101,6 +101,21 @@ impl Tap {
         self.meter().map_or(0, |meter| meter.text_bytes() / BYTES_PER_TOKEN)
     }
 
+    /// Bytes of text so far, as they stand in JSON strings.
+    pub fn text_bytes(&self) -> u64 {
+        self.meter().map_or(0, Meter::text_bytes)
+    }
+
+    /// Events with text so far.
+    pub fn content_events(&self) -> u64 {
+        self.meter().map_or(0, Meter::content_events)
+    }
+
+    /// The provider has said that the answer is complete.
+    pub fn is_complete(&self) -> bool {
+        self.meter().is_some_and(Meter::is_complete)
+    }
+
     /// What was used, as far as it is known.
     pub fn usage(&self) -> Usage {
         self.meter().map_or_else(Usage::default, |meter| meter.finish(self.known))

@@ -10,6 +10,9 @@ use crate::handler::snapshot::Snapshot;
 use crate::net::allowance::Allowance;
 use crate::net::signal::Signal;
 use crate::net::upstream::Pools;
+use crate::usage::bank::Column;
+use crate::usage::estimate::Estimator;
+use crate::usage::ledger::Book;
 use arc_swap::ArcSwap;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -51,6 +54,11 @@ pub struct Worker {
     pub drain: Signal,
     /// Bytes of collected bodies that are left.
     pub bodies: Allowance,
+    /// Its part of the node's bank.
+    pub column: Column,
+    pub estimator: Estimator,
+    /// Its part of the ledger; none where none is kept.
+    pub book: Option<Book>,
     published: Arc<Published>,
     /// Counted twice, so that a request adds to a count of this worker alone and not to one that all share.
     #[expect(clippy::redundant_allocation, reason = "the inner count is shared by all workers")]
@@ -59,7 +67,13 @@ pub struct Worker {
 
 impl Worker {
     /// A worker that starts with the newest generation.
-    pub fn new(index: usize, published: Arc<Published>, facts: Facts) -> Worker {
+    pub fn new(
+        index: usize,
+        published: Arc<Published>,
+        facts: Facts,
+        column: Column,
+        book: Option<Book>,
+    ) -> Worker {
         let snapshot = published.newest();
         let pools = Pools::new(facts.upstream_counters());
         Worker {
@@ -68,6 +82,9 @@ impl Worker {
             facts,
             drain: Signal::default(),
             bodies: Allowance::new(snapshot.limits.bodies_bytes_max as u64),
+            column,
+            estimator: Estimator::default(),
+            book,
             published,
             current: RefCell::new(Rc::new(snapshot)),
         }

@@ -76,6 +76,7 @@ pub enum BodyError {
 pub struct Downstream {
     conn: Rc<Conn>,
     peer: SocketAddr,
+    listener: usize,
     bounds: Arc<Bounds>,
     inbox: Inbox,
     body: Body,
@@ -106,6 +107,7 @@ impl Downstream {
         Downstream {
             conn: Rc::new(conn),
             peer,
+            listener: 0,
             bounds,
             inbox: unread.map(Inbox::with).unwrap_or_default(),
             body: Body::None,
@@ -117,6 +119,16 @@ impl Downstream {
     /// The connection itself, for sending and for watching whether the client is still there.
     pub fn conn(&self) -> &Rc<Conn> {
         &self.conn
+    }
+
+    /// The same, accepted at the listener of this place.
+    pub fn at_listener(self, listener: usize) -> Downstream {
+        Downstream { listener, ..self }
+    }
+
+    /// The place of the listener that accepted it; 0 where nobody said.
+    pub fn listener(&self) -> usize {
+        self.listener
     }
 
     /// The client's address.

@@ -29,18 +29,21 @@ pub enum Ended {
     UpstreamCut,
     /// A stage ended the stream early with the dialect's own ending.
     Stage,
+    /// A budget ended the stream early with the dialect's own ending.
+    Budget,
     /// Dropped on its way, as by a panic: a defect of ours.
     Unfinished,
 }
 
 impl Ended {
     /// Every way, in order.
-    pub const ALL: [Ended; 6] = [
+    pub const ALL: [Ended; 7] = [
         Ended::Whole,
         Ended::Refused,
         Ended::ClientLeft,
         Ended::UpstreamCut,
         Ended::Stage,
+        Ended::Budget,
         Ended::Unfinished,
     ];
 
@@ -52,6 +55,7 @@ impl Ended {
             Ended::ClientLeft => "client_left",
             Ended::UpstreamCut => "upstream_cut",
             Ended::Stage => "stage",
+            Ended::Budget => "budget",
             Ended::Unfinished => "unfinished",
         }
     }
@@ -168,6 +172,8 @@ pub struct Exchange {
     pub patches: Patches,
     pub clock: StageClock,
     pub usage: Usage,
+    /// What it cost, in pico-dollars; none where nobody knows, or nothing was counted.
+    pub cost_pico: Option<u64>,
     /// A request that costs tokens has been sent whole, and no answer to it has been metered.
     pub unmetered: bool,
     /// HTTP status that the client was given; 0 before.
@@ -200,6 +206,7 @@ impl Exchange {
             patches: Patches::new(),
             clock: StageClock::starting(start),
             usage: Usage::default(),
+            cost_pico: None,
             unmetered: false,
             status: 0,
             error: None,

@@ -25,9 +25,9 @@ use std::time::Duration;
 
 /// A connection that begins under the bounds of `snapshot`. Boxed, as everything large of a connection that
 /// is not needed with every event: its task stays small.
-pub fn begin(snapshot: &Snapshot, conn: Conn, peer: SocketAddr) -> Box<Downstream> {
+pub fn begin(snapshot: &Snapshot, conn: Conn, peer: SocketAddr, listener: usize) -> Box<Downstream> {
     let bounds = snapshot.bounds.get_or_init(|| Arc::new(bounds(snapshot)));
-    Box::new(Downstream::new(conn, peer, Arc::clone(bounds), None))
+    Box::new(Downstream::new(conn, peer, Arc::clone(bounds), None).at_listener(listener))
 }
 
 /// Serves a connection to its end.

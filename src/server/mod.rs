@@ -16,6 +16,8 @@ use crate::handler::facts::{Counters, Facts, LOG_RING_BYTES};
 use crate::handler::worker::{Published, Worker};
 use crate::net::listener::{self, Listener};
 use crate::net::runtime::{self, Choice, Wish};
+use crate::usage::bank::Bank;
+use crate::usage::ledger::Book;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fmt;
 use std::io;
@@ -35,6 +37,8 @@ pub struct Shared {
     pub draining: AtomicBool,
     /// One per worker, in order.
     pub counters: Vec<Arc<Counters>>,
+    /// How much of every limit has been given out.
+    pub bank: Arc<Bank>,
 }
 
 /// Where control reads the workers' access log: one ring per worker.
@@ -170,8 +174,15 @@ fn wait_for_address(address: SocketAddr) -> io::Result<()> {
 const ADDRESS_WAIT_MAX: Duration = Duration::from_secs(2);
 const ADDRESS_WAIT_STEP: Duration = Duration::from_millis(5);
 
-/// Starts workers, pinned to the process's cores in turn. They wait for their sockets.
-pub fn start(shared: &Arc<Shared>, count: usize, wish: Wish) -> Result<Workers, StartError> {
+/// Starts workers, pinned to the process's cores in turn. They wait for their sockets. `books`: one for each, or
+/// none.
+pub fn start(
+    shared: &Arc<Shared>,
+    count: usize,
+    wish: Wish,
+    books: Vec<Book>,
+) -> Result<Workers, StartError> {
+    let mut books = books.into_iter();
     let cores = cores();
     let mut workers =
         Workers { threads: Vec::new(), sockets: Vec::new(), choices: Vec::new(), logs: Vec::new() };
@@ -184,7 +195,7 @@ pub fn start(shared: &Arc<Shared>, count: usize, wish: Wish) -> Result<Workers, 
         let (log, read_log) = rtrb::RingBuffer::new(LOG_RING_BYTES);
         workers.logs.push(read_log);
         workers.sockets.push(give);
-        let start = Start { index, core, sockets, wish, log };
+        let start = Start { index, core, sockets, wish, log, book: books.next() };
         let body = move || run_worker(&shared, start, &tell);
         let thread =
             std::thread::Builder::new().name(format!("worker-{index}")).spawn(body).map_err(failed)?;
@@ -230,6 +241,7 @@ struct Start {
     sockets: mpsc::Receiver<Vec<OwnedFd>>,
     wish: Wish,
     log: rtrb::Producer<u8>,
+    book: Option<Book>,
 }
 
 fn run_worker(shared: &Arc<Shared>, start: Start, tell: &mpsc::Sender<io::Result<Choice>>) {
@@ -245,7 +257,9 @@ fn run_worker(shared: &Arc<Shared>, start: Start, tell: &mpsc::Sender<io::Result
         let Ok(sockets) = start.sockets.recv() else { return };
         let listeners = sockets.into_iter().filter_map(|fd| Listener::from_bound(fd).ok()).collect();
         let facts = Facts::new(start.index, Arc::clone(&shared.counters[start.index]), start.log);
-        let worker = Rc::new(Worker::new(start.index, Arc::clone(&shared.published), facts));
+        let column = shared.bank.column(start.index);
+        let worker = Worker::new(start.index, Arc::clone(&shared.published), facts, column, start.book);
+        let worker = Rc::new(worker);
         runtime::spawn(worker::follow(Rc::clone(&worker), Arc::clone(shared)));
         worker::run(worker, listeners).await;
     });

@@ -125,7 +125,7 @@ fn start(worker: &Rc<Worker>, accepted: Accepted, at: usize, open: &Rc<Open>) {
     let side = snapshot.listeners.get(at).and_then(|listener| listener.tls.clone());
     match side {
         None => {
-            let downstream = connection::begin(&snapshot, Conn::Plain(stream), peer);
+            let downstream = connection::begin(&snapshot, Conn::Plain(stream), peer, at);
             runtime::spawn(async move {
                 let _counted = counted;
                 connection::serve(&worker, downstream).await;
@@ -137,11 +137,11 @@ fn start(worker: &Rc<Worker>, accepted: Accepted, at: usize, open: &Rc<Open>) {
                 let _counted = counted;
                 match handshake.await {
                     Ok(Ok(conn)) => {
-                        let downstream = connection::begin(&worker.snapshot(), conn, peer);
+                        let downstream = connection::begin(&worker.snapshot(), conn, peer, at);
                         connection::serve(&worker, downstream).await;
                     }
                     Ok(Err(AcceptError::PlainHttp(conn))) => {
-                        let downstream = connection::begin(&worker.snapshot(), conn, peer);
+                        let downstream = connection::begin(&worker.snapshot(), conn, peer, at);
                         connection::refuse_plain(&worker, downstream).await;
                     }
                     Ok(Err(AcceptError::Failed(_))) | Err(_) => {

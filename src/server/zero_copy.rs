@@ -20,6 +20,7 @@ use crate::net::upstream::stage::{Peer, join, on_each_driver, say};
 use crate::policy::auth::{self, Key, Keys};
 use crate::policy::pattern::Pattern;
 use crate::policy::route::{RouteSpec, Routes, Target, TargetModel};
+use crate::usage::bank::Bank;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,7 +101,8 @@ fn worker(peer: &Peer) -> Rc<Worker> {
         ..Snapshot::default()
     };
     let facts = Facts::new(0, Arc::new(Counters::default()), rtrb::RingBuffer::new(LOG_RING_BYTES).0);
-    Rc::new(Worker::new(0, Arc::new(Published::new(snapshot)), facts))
+    let bank = Arc::new(Bank::in_memory(1).expect("memory"));
+    Rc::new(Worker::new(0, Arc::new(Published::new(snapshot)), facts, bank.column(0), None))
 }
 
 /// The client asks for usage itself: nothing has to be hidden from it.
@@ -122,7 +124,7 @@ async fn moved(answer: &Answer) -> Vec<Moved> {
     let peer = "127.0.0.1:9".parse().expect("an address");
     let serving = Rc::clone(&worker);
     runtime::spawn(async move {
-        let downstream = connection::begin(&serving.snapshot(), accepted, peer);
+        let downstream = connection::begin(&serving.snapshot(), accepted, peer, 0);
         connection::serve(&serving, downstream).await;
     });
     moved::begin();

@@ -168,7 +168,8 @@ impl Meter {
         if self.output_is_final || self.dialect == Dialect::OpenAiEmbeddings {
             return usage;
         }
-        let estimate = text_bytes.div_ceil(BYTES_PER_TOKEN);
+        // An event of text has a token at least.
+        let estimate = text_bytes.div_ceil(BYTES_PER_TOKEN).max(self.content_events);
         let estimate = known.output_max.map_or(estimate, |max| estimate.min(max));
         usage.output = Some(usage.output.unwrap_or(0).max(estimate));
         usage.provenance = Provenance::Estimated;

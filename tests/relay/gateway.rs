@@ -28,9 +28,11 @@ use tollgate::net::signal::Signal;
 use tollgate::net::upstream::{Limits, Origin, Settings, Timeouts};
 use tollgate::net::{runtime, stream};
 use tollgate::policy::auth::{self, Key, Keys, OnDisconnect};
+use tollgate::policy::limit::plan::Window;
 use tollgate::policy::pattern::Pattern;
 use tollgate::policy::route::{RouteSpec, Routes, Target, TargetModel};
 use tollgate::server::{Shared, worker};
+use tollgate::usage::bank::Bank;
 
 /// The key that every setup knows.
 pub const KEY: &str = "tg-test";
@@ -179,15 +181,18 @@ impl Gateway {
     pub fn start(setup: &Setup) -> Gateway {
         let (listener, address) = listen();
         let mut registry = Registry::default();
-        let published = Arc::new(Published::new(counted(setup.snapshot(1), &mut registry)));
+        let bank = Arc::new(Bank::in_memory(1).expect("memory"));
+        let published = Arc::new(Published::new(counted(setup.snapshot(1), &mut registry, &bank)));
         let counters = Arc::new(Counters::default());
         let (writer, log) = rtrb::RingBuffer::new(LOG_RING_BYTES);
         let facts = Facts::new(0, Arc::clone(&counters), writer);
-        let worker = Rc::new(Worker::new(0, Arc::clone(&published), facts));
+        let worker = Worker::new(0, Arc::clone(&published), facts, bank.column(0), None);
+        let worker = Rc::new(worker);
         let shared = Arc::new(Shared {
             published: Arc::clone(&published),
             draining: AtomicBool::new(false),
             counters: vec![counters],
+            bank,
         });
         let ended = Signal::default();
         runtime::spawn(worker::follow(Rc::clone(&worker), Arc::clone(&shared)));
@@ -217,7 +222,7 @@ impl Gateway {
     pub fn publish(&self, setup: &Setup, generation: u64) {
         let mut registry = self.registry.borrow_mut();
         let before = tokens(&registry);
-        let snapshot = counted(setup.snapshot(generation), &mut registry);
+        let snapshot = counted(setup.snapshot(generation), &mut registry, &self.shared.bank);
         // Nothing runs meanwhile: what is less has been forgotten.
         let after = tokens(&registry);
         let [input, output] = self.tokens_forgotten.get();
@@ -268,6 +273,20 @@ impl Gateway {
         self.ended.raised().await;
     }
 
+    /// Places of requests and streams that are held, of all limits together.
+    fn places_taken(&self) -> u64 {
+        let snapshot = self.published.newest();
+        let gauges = snapshot.plan.limits.iter().filter(|limit| matches!(limit.window, Window::None));
+        gauges.map(|limit| self.shared.bank.in_use(limit.cell).amount).sum()
+    }
+
+    /// What requests hold or have used of a limit, by its name in the bank.
+    pub fn in_use(&self, name: &str) -> u64 {
+        let snapshot = self.published.newest();
+        let limit = snapshot.plan.limits.iter().find(|limit| limit.name() == name).expect("a limit");
+        self.shared.bank.in_use(limit.cell).amount
+    }
+
     /// The access log so far, one value a request.
     pub fn records(&self) -> Vec<Value> {
         let mut log = self.log.borrow_mut();
@@ -309,6 +328,7 @@ impl Gateway {
             ("of these idle", counters.upstream.idle.value()),
             ("exchanges in a queue", counters.upstream.waiting.value()),
             ("opened and not closed", counters.upstream.opened.value() - counters.upstream.closed.value()),
+            ("places that are still taken", self.places_taken()),
             ("bytes of bodies not given back", self.bodies_before - self.worker.bodies.left()),
         ];
         let wrong: Vec<_> = rows.into_iter().filter(|(_, value)| *value != 0).collect();
@@ -325,8 +345,9 @@ fn tokens(registry: &Registry) -> [u64; 2] {
     [sum(|set| &set.input_tokens), sum(|set| &set.output_tokens)]
 }
 
-/// The snapshot with counters of its targets, as control gives them.
-fn counted(mut snapshot: Snapshot, registry: &mut Registry) -> Snapshot {
+/// The snapshot with counters of its targets and places of its limits, as control gives them.
+fn counted(mut snapshot: Snapshot, registry: &mut Registry, bank: &Bank) -> Snapshot {
+    snapshot.plan.attach(bank).expect("room");
     snapshot.series = registry.series(1, &snapshot.routes, &snapshot.providers);
     snapshot
 }

@@ -10,6 +10,7 @@ mod answers;
 mod compressed;
 mod connections;
 mod drain;
+mod limits;
 mod lifecycle;
 mod mislabelled;
 mod passthrough;

@@ -452,6 +452,7 @@ fn relay_staged(
             tap: &mut tap,
             body: Body::Events(Events::new(dialect, Expected::default(), runner)),
             limits: &limits,
+            account: None,
         };
         let ended = relay.run(pin!(std::future::pending())).await;
         let Sink::Memory(sink) = sink else { panic!("a sink in memory") };

@@ -233,8 +233,19 @@ fn told_responses(datas: &[Value]) -> Told {
     last
 }
 
+/// How a dialect says that its answer reached a limit of its length.
+pub fn reason_of_length(dialect: Dialect) -> &'static str {
+    match dialect {
+        OpenAiChat | OpenAiCompletions => "length",
+        OpenAiResponses => "incomplete",
+        _ => "max_tokens",
+    }
+}
+
 fn known(told: &str) -> &'static str {
-    let mut reasons = DIALECTS.iter().flat_map(|dialect| [false, true].map(|ends| reason(*dialect, ends)));
+    let of =
+        |dialect: &Dialect| [reason(*dialect, false), reason(*dialect, true), reason_of_length(*dialect)];
+    let mut reasons = DIALECTS.iter().flat_map(of);
     reasons.find(|known| *known == told).unwrap_or_else(|| panic!("the reason {told}"))
 }
 
@@ -294,8 +305,12 @@ pub fn told_whole(dialect: Dialect, body: &Value) -> (Told, bool) {
         OpenAiResponses => {
             let items = list(&body["output"]);
             assert_eq!(items[0]["status"], body["status"]);
-            let reason = if body["status"] == "incomplete" { json!("content_filter") } else { Value::Null };
-            assert_eq!(body["incomplete_details"].get("reason").cloned().unwrap_or_default(), reason);
+            let reason = body["incomplete_details"].get("reason").cloned().unwrap_or_default();
+            let known = match body["status"] == "incomplete" {
+                true => [json!("content_filter"), json!("max_output_tokens")].contains(&reason),
+                false => reason.is_null(),
+            };
+            assert!(known, "{body}");
             (items[0]["content"][0]["text"].clone(), &body["status"], items.len() > 1)
         }
         _ => {

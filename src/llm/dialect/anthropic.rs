@@ -29,7 +29,12 @@ impl Wire for Anthropic {
     }
 
     fn request(&self) -> &'static RequestFields {
-        &RequestFields { streaming: Streaming::UsageAlways, output_max: ["max_tokens"; 2], choices: None }
+        &RequestFields {
+            streaming: Streaming::UsageAlways,
+            output_max: ["max_tokens"; 2],
+            cap: Some("max_tokens"),
+            choices: None,
+        }
     }
 
     fn kept(&self) -> &'static Kept {

@@ -35,6 +35,7 @@ impl Wire for OpenAiChat {
         &RequestFields {
             streaming: Streaming::UsageOnDemand,
             output_max: ["max_completion_tokens", "max_tokens"],
+            cap: Some("max_tokens"),
             choices: Some("n"),
         }
     }

@@ -29,6 +29,7 @@ impl Wire for OpenAiCompletions {
         &RequestFields {
             streaming: Streaming::UsageOnDemand,
             output_max: ["max_tokens", "max_completion_tokens"],
+            cap: Some("max_tokens"),
             choices: Some("n"),
         }
     }

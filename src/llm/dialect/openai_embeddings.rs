@@ -19,7 +19,7 @@ impl Wire for OpenAiEmbeddings {
     }
 
     fn request(&self) -> &'static RequestFields {
-        &RequestFields { streaming: Streaming::Never, output_max: ["model"; 2], choices: None }
+        &RequestFields { streaming: Streaming::Never, output_max: ["model"; 2], cap: None, choices: None }
     }
 
     fn kept(&self) -> &'static Kept {

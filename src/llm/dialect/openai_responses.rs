@@ -36,6 +36,7 @@ impl Wire for OpenAiResponses {
         &RequestFields {
             streaming: Streaming::UsageAlways,
             output_max: ["max_output_tokens"; 2],
+            cap: Some("max_output_tokens"),
             choices: None,
         }
     }

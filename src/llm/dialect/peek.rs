@@ -22,6 +22,17 @@ pub struct Peek {
     pub usage_in_stream: UsageInStream,
     /// Most tokens that the request allows for all choices together, if it says.
     pub output_max: Option<u64>,
+    /// Where a bound of the output goes in, as the request has none.
+    cap: Option<Cap>,
+}
+
+/// Where a bound of the output goes in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Cap {
+    range: Range<usize>,
+    /// The member's name, where it has to be written, too.
+    name: Option<&'static str>,
+    choices: u64,
 }
 
 /// Whether the answer's stream will say what it used.
@@ -47,6 +58,8 @@ pub(super) struct RequestFields {
     pub streaming: Streaming,
     /// Names of the output limit, the decisive first.
     pub output_max: [&'static str; 2],
+    /// The one of them that every server of the dialect knows; none: nothing is written.
+    pub cap: Option<&'static str>,
     /// Name of the number of alternative answers.
     pub choices: Option<&'static str>,
 }
@@ -84,6 +97,17 @@ impl Peek {
         patches.replace(self.model.clone(), &escaped)
     }
 
+    /// Bounds the output to `tokens` for all choices together, where the request does not.
+    pub fn cap_output(&self, patches: &mut Patches, tokens: u64) -> Result<(), Overlap> {
+        let Some(Cap { range, name, choices }) = &self.cap else { return Ok(()) };
+        let each = (tokens / choices).max(1);
+        let text = match name {
+            Some(name) => format!("\"{name}\":{each},"),
+            None => each.to_string(),
+        };
+        patches.replace(range.clone(), text.as_bytes())
+    }
+
     /// Asks for usage in the stream where the client did not; whatever else it put into `stream_options`
     /// stays.
     /// Returns whether that was needed: the usage event is then not the client's.
@@ -109,7 +133,20 @@ pub(super) fn peek(fields: &RequestFields, body: &[u8]) -> Result<Peek, Error> {
     let number = |value: Option<Value<'_>>| value.and_then(|value| value.as_u64());
     let choices = fields.choices.and(number(choices)).unwrap_or(1).max(1);
     let output_max = number(first).or(number(second)).map(|max| max.saturating_mul(choices));
-    Ok(Peek { model, model_unescaped, stream, usage_in_stream, output_max })
+    let cap = match fields.cap {
+        Some(name) if output_max.is_none() => Some(match second.or(first) {
+            Some(not_a_number) => Cap { range: not_a_number.range(), name: None, choices },
+            None => Cap { range: behind_first_bracket(body), name: Some(name), choices },
+        }),
+        _ => None,
+    };
+    Ok(Peek { model, model_unescaped, stream, usage_in_stream, output_max, cap })
+}
+
+/// Where a first member can be put in. The body is an object, and not empty: it holds the model.
+fn behind_first_bracket(body: &[u8]) -> Range<usize> {
+    let bracket = body.iter().position(|&byte| byte == b'{').unwrap_or_default();
+    bracket + 1..bracket + 1
 }
 
 /// What is wrong with a body in which `defect` was found: no JSON, no object, or a field that is read twice or
@@ -162,9 +199,7 @@ fn usage_in_stream(body: &[u8], options: Option<Value<'_>>) -> Result<UsageInStr
     let inside = |bracket: usize| bracket + 1..bracket + 1;
     let options = match options {
         None => {
-            // The body is an object, and not empty: it holds the model.
-            let bracket = body.iter().position(|&byte| byte == b'{').unwrap_or_default();
-            return insert(inside(bracket), r#""stream_options":{"include_usage":true},"#);
+            return insert(behind_first_bracket(body), r#""stream_options":{"include_usage":true},"#);
         }
         Some(options) if options.is_null() => return insert(options.range(), r#"{"include_usage":true}"#),
         Some(options) if options.kind == Kind::Object => options,

@@ -6,6 +6,7 @@
 //! addresses are a template per listener, since their owners come and go. Source: the sections `limits` and
 //! `budget` of the config (`control/config/compile/limit.rs`).
 
+use crate::usage::bank::{self, Bank, Full};
 use crate::usage::window::{Calendar, Period};
 use std::fmt::Write;
 use std::num::NonZeroU32;
@@ -155,6 +156,19 @@ impl Plan {
     /// The limits of a chain with their places in `limits`, innermost first.
     pub fn of(&self, chain: &Chain) -> impl Iterator<Item = (u32, &Limit)> {
         chain.places().filter_map(|place| Some((place, self.limits.get(place as usize)?)))
+    }
+
+    /// Gives every limit its place in the bank. Errors: no place is left.
+    pub fn attach(&mut self, bank: &Bank) -> Result<(), Full> {
+        for limit in &mut self.limits {
+            let kind = match limit.window {
+                Window::Minute => bank::Kind::Rate,
+                Window::Calendar(_) => bank::Kind::Budget,
+                Window::None => bank::Kind::Gauge,
+            };
+            limit.cell = bank.place(&limit.name(), kind)?;
+        }
+        Ok(())
     }
 
     /// The chain of a key.

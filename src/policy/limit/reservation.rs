@@ -13,7 +13,7 @@
 use crate::base::clock;
 use crate::llm::price::{Price, units};
 use crate::policy::limit::counters::Counters;
-use crate::policy::limit::plan::{AtLimit, Chain, Limit, Metric, Mode, Plan, Window};
+use crate::policy::limit::plan::{AtLimit, Chain, Level, Limit, Metric, Mode, Plan, Window};
 use crate::usage::Usage;
 use crate::usage::bank::{Column, Hold};
 use crate::usage::window;
@@ -91,9 +91,9 @@ struct Held {
 const STEPS_MAX: usize = 4;
 
 impl Reservation {
-    /// Takes one request and one place of every limit of `chain` that counts them.
-    pub fn admit(&mut self, desk: &Desk<'_>, chain: &Chain) -> Result<(), Refused> {
-        self.take_all(desk, std::slice::from_ref(chain), |limit| match limit.metric {
+    /// Takes one request and one place of every limit of `chains` that counts them.
+    pub fn admit(&mut self, desk: &Desk<'_>, chains: &[Chain]) -> Result<(), Refused> {
+        self.take_all(desk, chains, |limit| match limit.metric {
             Metric::Requests | Metric::Concurrent => 1,
             _ => 0,
         })
@@ -104,14 +104,17 @@ impl Reservation {
         let mut first_step = u64::MAX;
         let taken = self.take_all(desk, chains, |limit| {
             let output = match limit.mode {
-                Mode::Full => ask.output_tokens,
-                Mode::Step(tokens) => {
+                Mode::Step(tokens) if ask.is_stream => {
                     first_step = first_step.min(u64::from(tokens));
                     ask.output_tokens.min(u64::from(tokens))
                 }
+                // An answer that comes whole cannot be ended on its way.
+                Mode::Full | Mode::Step(_) => ask.output_tokens,
             };
             match limit.metric {
                 Metric::Streams => u64::from(ask.is_stream),
+                // Of a key they were taken as it was admitted.
+                Metric::Requests | Metric::Concurrent => u64::from(is_of_target(limit)),
                 metric => amount(metric, ask.input_tokens, output, ask.price),
             }
         });
@@ -153,11 +156,16 @@ impl Reservation {
         Ok(())
     }
 
-    /// Gives back what `reserve` and `extend` took: the call was not made, or another one follows it.
-    pub fn release_call(&mut self, desk: &Desk<'_>) {
+    /// Gives back what `reserve` and `extend` took, but for the request itself of a target that was called:
+    /// another call follows.
+    pub fn release_call(&mut self, desk: &Desk<'_>, was_made: bool) {
         self.held.retain(|held| {
             let Some(limit) = desk.plan.limits.get(held.limit as usize) else { return true };
-            let is_of_call = !matches!(limit.metric, Metric::Requests | Metric::Concurrent);
+            let is_of_call = match limit.metric {
+                Metric::Requests => is_of_target(limit) && !was_made,
+                Metric::Concurrent => is_of_target(limit),
+                _ => true,
+            };
             if is_of_call {
                 desk.column.give(held.hold, limit.amount);
             }
@@ -184,7 +192,10 @@ impl Reservation {
             }
             let Some(limit) = desk.plan.limits.get(first.limit as usize) else { continue };
             let of_limit = held[at..].iter().filter(|held| held.limit == first.limit);
-            let mut left = used(limit.metric, usage, cost_pico);
+            let mut left = match limit.metric {
+                Metric::Requests => of_limit.clone().map(|held| held.hold.amount).sum(),
+                metric => used(metric, usage, cost_pico),
+            };
             for held in of_limit {
                 let spent = left.min(held.hold.amount);
                 left -= spent;
@@ -297,6 +308,11 @@ impl Desk<'_> {
     }
 }
 
+/// Whether it is the limit of a model or a provider.
+fn is_of_target(limit: &Limit) -> bool {
+    matches!(limit.level, Level::Model | Level::Provider)
+}
+
 /// What a limit counts of a call with so many tokens.
 fn amount(metric: Metric, input: u64, output: u64, price: Option<&Price>) -> u64 {
     match metric {
@@ -311,13 +327,12 @@ fn amount(metric: Metric, input: u64, output: u64, price: Option<&Price>) -> u64
 /// What a limit counts of what was used.
 fn used(metric: Metric, usage: &Usage, cost_pico: u64) -> u64 {
     match metric {
-        Metric::Requests => 1,
         Metric::InputTokens => usage.input_total().unwrap_or(0),
         Metric::OutputTokens => usage.output_total().unwrap_or(0),
         Metric::Tokens => usage.total().unwrap_or(0),
         Metric::Money => units(cost_pico),
-        // Given back with the end of the request.
-        Metric::Concurrent | Metric::Streams => 0,
+        // The request itself is counted by what is held of it; places are given back with its end.
+        Metric::Requests | Metric::Concurrent | Metric::Streams => 0,
     }
 }
 

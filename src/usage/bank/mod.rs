@@ -219,6 +219,18 @@ impl Bank {
         sweep.at = to;
     }
 
+    /// Gives all leases of this process back.
+    pub fn call_leases_back(&self) {
+        for at in 0..self.known.load(Relaxed) {
+            for worker in 0..self.workers {
+                let lease = &self.mine[store::column_at(worker, self.capacity, at) + LEASE];
+                if Tally::of(lease.load(Acquire)).amount > 0 {
+                    self.cell(at as u32, worker, 0).call_back(lease);
+                }
+            }
+        }
+    }
+
     /// Maps the leases of processes that came, and gives those back of processes that died. Control calls it each
     /// second. Whoever has just come has no leases before every other has looked.
     pub fn look_for_others(&self, directory: &Directory) -> io::Result<()> {

@@ -75,8 +75,8 @@ fn all_limits_admit_or_none_is_taken() {
     let node = Node::new(1, vec![limit(Metric::Requests, 10), limit(Metric::Concurrent, 2)]);
     let (desk, chain) = (node.desk(0), node.chain());
     let mut open: Vec<Reservation> = (0..2).map(|_| Reservation::default()).collect();
-    open.iter_mut().for_each(|request| request.admit(&desk, &chain).expect("room"));
-    let refused = Reservation::default().admit(&desk, &chain).expect_err("two are open");
+    open.iter_mut().for_each(|request| request.admit(&desk, &[chain]).expect("room"));
+    let refused = Reservation::default().admit(&desk, &[chain]).expect_err("two are open");
     assert_eq!((refused.limit, refused.left, refused.resets_in_s), (1, 0, None));
     assert_eq!((node.in_use(0), node.in_use(1)), (2, 2));
     open.iter_mut().for_each(|request| request.settle(&desk, &Usage::default(), 0));
@@ -155,7 +155,7 @@ fn limits_in_shadow_and_those_that_warn_refuse_nobody_and_count() {
         let node = Node::new(1, vec![kind]);
         let (desk, chain) = (node.desk(0), node.chain());
         for _ in 0..3 {
-            Reservation::default().admit(&desk, &chain).expect("never refused");
+            Reservation::default().admit(&desk, &[chain]).expect("never refused");
         }
         assert_eq!((node.counters.passed.value(), node.in_use(0)), (2, 3));
     }
@@ -174,7 +174,7 @@ fn n_requests_a_window_are_admitted_on_any_number_of_workers() {
                         turn => at as usize * turn % workers,
                     };
                     let admitted = (0..2 * n + 5)
-                        .filter(|at| Reservation::default().admit(&node.desk(worker(*at)), &chain).is_ok())
+                        .filter(|at| Reservation::default().admit(&node.desk(worker(*at)), &[chain]).is_ok())
                         .count();
                     assert_eq!(admitted as u64, n, "{n} on {workers} workers, {moves}, window {window}");
                     node.time.node_s += 60;
@@ -189,9 +189,9 @@ fn a_refused_call_gives_everything_back_and_a_released_one_keeps_its_place() {
     let node = Node::new(1, vec![limit(Metric::Requests, 5), limit(Metric::Tokens, 100)]);
     let (desk, chain) = (node.desk(0), node.chain());
     let mut request = Reservation::default();
-    request.admit(&desk, &chain).expect("room");
+    request.admit(&desk, &[chain]).expect("room");
     request.reserve(&desk, &[chain], &ask(10, 10)).expect("room");
-    request.release_call(&desk);
+    request.release_call(&desk, true);
     assert_eq!((node.in_use(0), node.in_use(1)), (1, 0));
     request.reserve(&desk, &[chain], &ask(20, 20)).expect("room");
     assert_eq!(request.holds().len(), 2);

@@ -1,0 +1,403 @@
+//! Limits and budgets, as clients meet them: who is admitted, what they are told, how a stream ends at its budget,
+//! and that nothing stays taken, whichever way a request ends.
+
+use crate::relay::gateway::{
+    Gateway, LAST, STREAM_HEAD, Setup, answer, ask, call, chat, chunk, json, post, send,
+};
+use crate::relay::http::{Pace, Reader};
+use crate::relay::told::{DIALECTS, Finish, Told, kind, path, reason_of_length, stream, told};
+use crate::sim::driver::{calmly_on_every_driver, listen};
+use crate::sim::peer::{Script, serve};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tollgate::llm::catalogue::{Catalogue, Unpriced};
+use tollgate::llm::dialect::Dialect;
+use tollgate::llm::provider::ProviderKind::{Anthropic, OpenAi};
+use tollgate::net::runtime;
+use tollgate::policy::limit::plan::{
+    Alerts, AtLimit, Chain, Level, Limit, Metric, Mode, NO_CELL, Plan, Run, Window,
+};
+use tollgate::usage::window::{Calendar, Period, Weekday};
+
+const BODY: &str = r#"{"model":"m","max_tokens":50}"#;
+const ANSWER: &str = r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":30,"total_tokens":39}}"#;
+
+fn limit(metric: Metric, amount: u64) -> Limit {
+    let window = match metric {
+        Metric::Concurrent | Metric::Streams => Window::None,
+        _ => Window::Minute,
+    };
+    Limit {
+        cell: NO_CELL,
+        metric,
+        level: Level::Key,
+        shadow: false,
+        alerts: Alerts::default(),
+        amount,
+        window,
+        mode: Mode::Full,
+        at_limit: AtLimit::Refuse,
+        owner: "tester".into(),
+    }
+}
+
+fn budget(metric: Metric, amount: u64) -> Limit {
+    let month = Calendar::new(Period::Month, "UTC", 0, Weekday::Monday).expect("a calendar");
+    Limit { window: Window::Calendar(Arc::new(month)), ..limit(metric, amount) }
+}
+
+/// The limits of the key that tests use.
+fn plan(limits: Vec<Limit>) -> Plan {
+    let runs = [Run { first: 0, count: limits.len() as u32 }];
+    Plan { limits, keys: vec![Chain::new(&runs, None)], ..Plan::default() }
+}
+
+/// A gateway before one provider, under limits.
+fn limited(address: SocketAddr, limits: Vec<Limit>) -> Gateway {
+    Gateway::start(&Setup::one(OpenAi, address).with(|setup| setup.base.plan = plan(limits)))
+}
+
+/// A provider that answers so many requests, each on a connection of its own.
+fn answering(count: usize) -> SocketAddr {
+    let (listener, address) = listen();
+    let script = || Script::new().expect_until("\r\n\r\n").expect(BODY).send(json(ANSWER)).expect_end();
+    serve(listener, (0..count).map(|_| script()).collect());
+    address
+}
+
+#[test]
+fn a_request_beyond_its_limit_is_told_what_when_and_whether_to_try_again() {
+    // the limit, in each dialect: status, code, seconds, retry, text
+    let rows = [
+        (
+            limit(Metric::Requests, 1),
+            "rate_limit_exceeded",
+            Some(60),
+            "true",
+            "key tester is limited to 1 requests a minute; the next window begins in ",
+        ),
+        (
+            limit(Metric::Tokens, 100),
+            "rate_limit_exceeded",
+            Some(60),
+            "true",
+            "key tester is limited to 100 tokens a minute: 61 are left and this request may need 63; the next",
+        ),
+        (
+            limit(Metric::OutputTokens, 49),
+            "request_exceeds_limit",
+            None,
+            "false",
+            "is limited to 49 output tokens a minute, and this request may need 50 output tokens: it never fits",
+        ),
+        (
+            budget(Metric::Tokens, 100),
+            "insufficient_quota",
+            Some(31 * 86_400),
+            "false",
+            "key tester is limited to 100 tokens a month: 61 tokens are left and this request may need 63 tokens",
+        ),
+    ];
+    for (limit, code, seconds_max, retry, text) in rows {
+        calmly_on_every_driver(async move || {
+            let never = seconds_max.is_none();
+            let gateway = limited(answering(usize::from(!never)), vec![limit.clone()]);
+            if !never {
+                assert_eq!(ask(gateway.address, chat(BODY)).await.status(), 200);
+            }
+            let long = BODY.replace("50", "59");
+            let refused = ask(gateway.address, chat(if never { BODY } else { &long })).await;
+            assert_eq!((refused.status(), refused.field("x-should-retry")), (429, Some(retry)));
+            assert_eq!(refused.json()["error"]["code"], code);
+            let told = refused.json()["error"]["message"].as_str().expect("a message").to_string();
+            let text = text.replace("61 are", "61 tokens are").replace("need 63;", "need 69 tokens;");
+            let text = text.replace("need 63 tokens", "need 69 tokens");
+            assert!(told.contains(&text), "{told}\n{text}");
+            let after = refused.field("retry-after").map(|text| text.parse::<u64>().expect("seconds"));
+            assert_eq!(after.is_some(), seconds_max.is_some());
+            assert!(after.is_none_or(|after| (1..=seconds_max.unwrap()).contains(&after)), "{after:?}");
+            gateway.end().await;
+        });
+    }
+}
+
+#[test]
+fn the_callers_dialect_tells_of_a_limit() {
+    calmly_on_every_driver(async move || {
+        let setup = Setup::one(Anthropic, "127.0.0.1:9".parse().unwrap());
+        let gateway = Gateway::start(&setup.with(|setup| {
+            setup.base.plan = plan(vec![budget(Metric::OutputTokens, 49)]);
+        }));
+        let refused = ask(gateway.address, post("/v1/messages", BODY)).await;
+        assert_eq!(
+            (refused.status(), refused.json()["error"]["type"].as_str()),
+            (429, Some("rate_limit_error"))
+        );
+        gateway.end().await;
+    });
+}
+
+#[test]
+fn a_refused_request_counts_nowhere_and_a_served_one_as_what_it_used() {
+    calmly_on_every_driver(async move || {
+        let limits =
+            vec![limit(Metric::Requests, 9), budget(Metric::Tokens, 100), limit(Metric::Concurrent, 1)];
+        let gateway = limited(answering(1), limits);
+        assert_eq!(ask(gateway.address, chat(BODY)).await.status(), 200);
+        let refused = ask(gateway.address, chat(r#"{"model":"m","max_tokens":90}"#)).await;
+        assert_eq!(refused.status(), 429);
+        assert_eq!(gateway.in_use("key:tester/requests_per_minute"), 1);
+        assert_eq!(gateway.in_use("key:tester/budget_tokens_month"), 39);
+        gateway.end().await;
+    });
+}
+
+#[test]
+fn only_so_many_requests_are_under_way_at_a_time() {
+    calmly_on_every_driver(async move || {
+        let (listener, address) = listen();
+        let go_on = tollgate::net::signal::Signal::default();
+        let first = Script::new().expect_until("\r\n\r\n").expect(BODY).until(&go_on).send(json(ANSWER));
+        let second = first.expect_until("\r\n\r\n").expect(BODY).send(json(ANSWER));
+        serve(listener, vec![second.expect_end()]);
+        let gateway = limited(address, vec![limit(Metric::Concurrent, 1)]);
+        let waiting = call(gateway.address).await;
+        send(&waiting, chat(BODY).as_bytes()).await;
+        while gateway.counters().upstream.open.value() == 0 {
+            runtime::sleep(Duration::from_millis(5)).await;
+        }
+        let refused = ask(gateway.address, chat(BODY)).await;
+        assert_eq!((refused.status(), refused.field("retry-after")), (429, Some("1")));
+        go_on.raise();
+        let answer = Reader::new(&waiting, Pace::default()).answer(false).await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+        assert_eq!(ask(gateway.address, chat(BODY)).await.status(), 200);
+        drop(waiting);
+        gateway.end().await;
+    });
+}
+
+#[test]
+fn a_client_that_leaves_pays_for_what_came_and_its_place_comes_free() {
+    calmly_on_every_driver(async move || {
+        let (listener, address) = listen();
+        let piece = r#"data: {"choices":[{"index":0,"delta":{"content":"word word word"}}]}"#;
+        let events = chunk(&format!("{piece}\n\n")).repeat(20);
+        let script = Script::new().expect_until("\r\n\r\n").expect_until("}");
+        serve(listener, vec![script.expect_until("}").send([STREAM_HEAD, &events].concat()).expect_gone()]);
+        let limits = vec![limit(Metric::Streams, 1), budget(Metric::OutputTokens, 1_000)];
+        let gateway = limited(address, limits);
+        let leaving = call(gateway.address).await;
+        let body = r#"{"model":"m","stream":true,"max_tokens":800,"stream_options":{"include_usage":true}}"#;
+        send(&leaving, chat(body).as_bytes()).await;
+        Reader::new(&leaving, Pace::default()).hear("word").await;
+        assert_eq!(gateway.in_use("key:tester/budget_output_tokens_month"), 800);
+        assert_eq!(gateway.in_use("key:tester/streams"), 1);
+        drop(leaving);
+        while gateway.counters().requests_active.value() > 0 {
+            runtime::sleep(Duration::from_millis(5)).await;
+        }
+        // 20 pieces of 14 bytes are 70 tokens; ten more may have been on their way.
+        assert_eq!(gateway.in_use("key:tester/budget_output_tokens_month"), 80);
+        assert_eq!(gateway.in_use("key:tester/streams"), 0);
+        let records = gateway.end().await;
+        assert_eq!(records[0]["ended"], "client_left");
+    });
+}
+
+/// What a provider of each dialect streams, in many events of one token each.
+fn long_stream(dialect: Dialect) -> (String, String) {
+    let pieces: Vec<String> = (0..200).map(|at| format!("w{at} ")).collect();
+    let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+    (stream(dialect, &pieces, Finish::Apart), pieces.concat())
+}
+
+#[test]
+fn a_stream_ends_at_its_budget_with_its_dialects_own_ending() {
+    for dialect in DIALECTS {
+        calmly_on_every_driver(async move || {
+            let (listener, address) = listen();
+            let (sent, text) = long_stream(dialect);
+            let script = Script::new().expect_until("\r\n\r\n").expect_until("}");
+            // All at once, and it never ends by itself.
+            let answer = [STREAM_HEAD, &chunk(&sent)].concat();
+            serve(listener, vec![script.send(answer).expect_gone()]);
+            let steps = Limit { mode: Mode::Step(20), ..budget(Metric::OutputTokens, 100) };
+            let setup = Setup::one(kind(dialect), address).with(|setup| setup.base.plan = plan(vec![steps]));
+            let gateway = Gateway::start(&setup);
+            let body = r#"{"model":"m","stream":true}"#;
+            let answer = ask(gateway.address, post(path(dialect), body)).await;
+            assert!(answer.whole, "{dialect:?}");
+            let Told { text: got, reason } = told(dialect, answer.text());
+            assert_eq!(reason, reason_of_length(dialect), "{dialect:?}");
+            assert!(text.starts_with(&got) && !got.is_empty(), "{dialect:?}: {got}");
+            let words = got.split_whitespace().count();
+            assert!((60..=100).contains(&words), "{dialect:?}: {words} words");
+            let used = gateway.in_use("key:tester/budget_output_tokens_month");
+            assert!(used <= 100 && used >= words as u64, "{dialect:?}: {used} for {words}");
+            let records = gateway.end().await;
+            assert_eq!(records[0]["ended"], "budget", "{dialect:?}");
+        });
+    }
+}
+
+#[test]
+fn a_stream_within_its_budget_passes_byte_for_byte() {
+    for dialect in DIALECTS {
+        calmly_on_every_driver(async move || {
+            let (listener, address) = listen();
+            let (sent, _) = long_stream(dialect);
+            let script = Script::new().expect_until("\r\n\r\n").expect_until("}}");
+            let answer = [STREAM_HEAD, &chunk(&sent), LAST].concat();
+            serve(listener, vec![script.send_pieces(answer, 777).expect_end()]);
+            let steps = Limit { mode: Mode::Step(20), ..budget(Metric::OutputTokens, 1_000) };
+            let setup = Setup::one(kind(dialect), address).with(|setup| setup.base.plan = plan(vec![steps]));
+            let gateway = Gateway::start(&setup);
+            let body = r#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#;
+            let answer = ask(gateway.address, post(path(dialect), body)).await;
+            assert_eq!(answer.text(), sent, "{dialect:?}");
+            // As the provider says.
+            assert_eq!(gateway.in_use("key:tester/budget_output_tokens_month"), 3, "{dialect:?}");
+            gateway.end().await;
+        });
+    }
+}
+
+#[test]
+fn where_nothing_bounds_the_output_and_a_budget_needs_a_bound_one_is_asked_for() {
+    // body, as it goes on
+    let rows = [
+        (r#"{"model":"m"}"#, r#"{"max_tokens":4096,"model":"m"}"#),
+        (r#"{"model":"m","max_tokens":null}"#, r#"{"model":"m","max_tokens":4096}"#),
+        (r#"{"model":"m","n":2}"#, r#"{"max_tokens":2048,"model":"m","n":2}"#),
+        (r#"{"model":"m","max_completion_tokens":7}"#, r#"{"model":"m","max_completion_tokens":7}"#),
+    ];
+    for (body, goes_on) in rows {
+        calmly_on_every_driver(async move || {
+            let (listener, address) = listen();
+            let script = Script::new().expect_until("\r\n\r\n").expect(goes_on).send(json(ANSWER));
+            serve(listener, vec![script.expect_end()]);
+            let gateway = limited(address, vec![budget(Metric::Tokens, 1_000_000)]);
+            assert_eq!(ask(gateway.address, chat(body)).await.status(), 200);
+            gateway.end().await;
+        });
+    }
+}
+
+/// Models "dear" at a dollar and "cheap" at ten cents for a thousand tokens.
+fn priced() -> Arc<Catalogue> {
+    let mut catalogue = Catalogue::default();
+    let own = "[openai]\ndear = { input = 1000, output = 1000 }\ncheap = { input = 100, output = 100 }\n";
+    catalogue.add_own(own).expect("a catalogue");
+    Arc::new(catalogue)
+}
+
+/// Units of 100 nano-dollars.
+const USD: u64 = 10_000_000;
+
+#[test]
+fn what_does_not_fit_its_budget_goes_to_the_cheaper_model_that_its_owner_names() {
+    calmly_on_every_driver(async move || {
+        let (listener, address) = listen();
+        let goes_on = r#"{"model":"cheap","max_tokens":500}"#;
+        serve(
+            listener,
+            vec![Script::new().expect_until("\r\n\r\n").expect(goes_on).send(json(ANSWER)).expect_end()],
+        );
+        let small = Limit { at_limit: AtLimit::Downgrade("cheap".into()), ..budget(Metric::Money, USD / 10) };
+        let setup = Setup::one(OpenAi, address).with(|setup| {
+            setup.base.plan = plan(vec![small]);
+            setup.base.catalogue = priced();
+        });
+        let gateway = Gateway::start(&setup);
+        let answer = ask(gateway.address, chat(r#"{"model":"dear","max_tokens":500}"#)).await;
+        assert_eq!(answer.status(), 200);
+        // 39 tokens at ten cents for a thousand.
+        assert_eq!(gateway.in_use("key:tester/budget_usd_month"), 39 * USD / 10_000);
+        assert_eq!(gateway.counters().limits.downgraded.value(), 1);
+        let refused = ask(gateway.address, chat(r#"{"model":"dear","max_tokens":5000}"#)).await;
+        assert_eq!(refused.status(), 429);
+        gateway.end().await;
+    });
+}
+
+#[test]
+fn a_dearer_fallback_is_reserved_for_before_it_is_tried_or_skipped() {
+    for (budget_usd, status) in [(USD, 200), (USD / 10, 503)] {
+        calmly_on_every_driver(async move || {
+            let (first, first_address) = listen();
+            let (second, second_address) = listen();
+            let busy = answer("503 Service Unavailable", "application/json", "{}");
+            let asked = |model: &str| format!("{{\"model\":\"{model}\",\"max_tokens\":500}}");
+            let script = |body: &str| Script::new().expect_until("\r\n\r\n").expect(asked(body));
+            serve(first, vec![script("cheap").send(busy).expect_end()]);
+            if status == 200 {
+                serve(second, vec![script("dear").send(json(ANSWER)).expect_end()]);
+            }
+            let setup = Setup::default()
+                .upstream("one", OpenAi, first_address)
+                .upstream("two", OpenAi, second_address)
+                .model("m", &[(0, "cheap"), (1, "dear")])
+                .with(|setup| {
+                    setup.base.plan = plan(vec![budget(Metric::Money, budget_usd)]);
+                    setup.base.catalogue = priced();
+                });
+            let gateway = Gateway::start(&setup);
+            let told = ask(gateway.address, chat(r#"{"model":"m","max_tokens":500}"#)).await;
+            let expected = if status == 200 { 200 } else { 429 };
+            assert_eq!(told.status(), expected, "{}", told.text());
+            let used = if status == 200 { 39 * USD / 1_000 } else { 0 };
+            assert_eq!(gateway.in_use("key:tester/budget_usd_month"), used);
+            gateway.end().await;
+        });
+    }
+}
+
+#[test]
+fn a_model_without_a_price_is_refused_charged_or_let_through_as_the_policy_says() {
+    let ceiling = Unpriced::Ceiling(tollgate::llm::price::Price::flat(1_000_000_000));
+    for (policy, status, used) in [
+        (Unpriced::Refuse, 403, 0),
+        (Unpriced::Allow, 200, 0),
+        // 39 tokens at a tenth of a cent.
+        (ceiling, 200, 39 * USD / 1_000),
+    ] {
+        calmly_on_every_driver(async move || {
+            let setup = Setup::one(OpenAi, answering(usize::from(status == 200))).with(|setup| {
+                setup.base.plan = plan(vec![budget(Metric::Money, USD)]);
+                setup.base.unpriced = policy;
+            });
+            let gateway = Gateway::start(&setup);
+            let told = ask(gateway.address, chat(BODY)).await;
+            assert_eq!(told.status(), status, "{policy:?}: {}", told.text());
+            assert_eq!(gateway.in_use("key:tester/budget_usd_month"), used, "{policy:?}");
+            assert_eq!(gateway.counters().limits.unpriced.value(), 1);
+            gateway.end().await;
+        });
+    }
+}
+
+#[test]
+fn absurd_usage_is_never_billed() {
+    // usage, output tokens that are billed
+    let rows = [
+        (r#"{"prompt_tokens":9,"completion_tokens":-3}"#, 1),
+        (r#"{"prompt_tokens":9,"completion_tokens":99999999999999}"#, 1),
+        (r#"{"prompt_tokens":9,"completion_tokens":30,"completion_tokens":30}"#, 30),
+    ];
+    for (usage, billed) in rows {
+        calmly_on_every_driver(async move || {
+            let (listener, address) = listen();
+            let body = format!(r#"{{"choices":[{{"message":{{"content":"abc"}}}}],"usage":{usage}}}"#);
+            serve(
+                listener,
+                vec![Script::new().expect_until("\r\n\r\n").expect(BODY).send(json(&body)).expect_end()],
+            );
+            let gateway = limited(address, vec![budget(Metric::OutputTokens, 1_000)]);
+            assert_eq!(ask(gateway.address, chat(BODY)).await.status(), 200);
+            assert_eq!(gateway.in_use("key:tester/budget_output_tokens_month"), billed, "{usage}");
+            gateway.end().await;
+        });
+    }
+}
