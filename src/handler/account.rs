@@ -9,9 +9,11 @@
 
 use crate::base::clock;
 use crate::base::error::{Error, Kind};
+use crate::handler::ratelimit::Fields;
 use crate::handler::snapshot::Snapshot;
 use crate::handler::worker::Worker;
 use crate::llm::catalogue::Unpriced;
+use crate::llm::dialect::Dialect;
 use crate::llm::price::{self, Price};
 use crate::llm::provider::Provider;
 use crate::policy::auth::Key;
@@ -224,6 +226,11 @@ impl<'a> Account<'a> {
     /// Nothing of the request counts: a limit refused it.
     pub fn void(&mut self) {
         self.is_void = true;
+    }
+
+    /// What the head of an answer tells of its limits.
+    pub fn told(&self, dialect: Dialect) -> Fields {
+        Fields::new(&desk(self.worker, self.snapshot), &self.chains, dialect)
     }
 
     /// What has been used so far, as the ledger would have it if this process died now.

@@ -15,6 +15,7 @@ use crate::handler::attempt::{Answered, Attempted};
 use crate::handler::date::{self, DATE};
 use crate::handler::fields::answer_field_goes_on;
 use crate::handler::llm::{After, Call, NOT_FOUND, Stop, client};
+use crate::handler::ratelimit::{self, Fields};
 use crate::handler::relay::{Body, Events, Limits, Relay};
 use crate::handler::reply::{REQUEST_ID, quoted};
 use crate::handler::responses::Seal;
@@ -299,6 +300,7 @@ pub fn commit(call: &mut Call<'_>, sink: &mut Sink<'_>, head: Answered, len: Opt
     let id = call.exchange.id;
     let date = date::at(call.exchange.clock.when(Step::Head));
     let ours: [(&[u8], &[u8]); 2] = [(TOLLGATE_ID, id.as_bytes()), (REQUEST_ID, id.as_bytes())];
+    let limits = told_limits(call);
     match &head {
         Answered::Upstream(answer) => {
             let has_id = answer.field("x-request-id").is_some();
@@ -306,6 +308,7 @@ pub fn commit(call: &mut Call<'_>, sink: &mut Sink<'_>, head: Answered, len: Opt
             let theirs = answer.fields().filter(|(name, _)| {
                 has_date.set(has_date.get() || name.eq_ignore_ascii_case(DATE));
                 answer_field_goes_on(name, &answer.connection)
+                    && (limits.is_empty() || !ratelimit::is_about_limits(name))
             });
             // Asked for behind their fields.
             let dated = std::iter::once((DATE, &date[..])).filter(|_| !has_date.get());
@@ -313,15 +316,21 @@ pub fn commit(call: &mut Call<'_>, sink: &mut Sink<'_>, head: Answered, len: Opt
             let reason = answer.reason.start as usize..answer.reason.end as usize;
             let reason = answer.bytes.get(reason).unwrap_or_default();
             let len = len.unwrap_or_else(|| len_of(answer));
-            sink.head(answer.status, reason, theirs.chain(ours).chain(dated), len);
+            sink.head(answer.status, reason, theirs.chain(ours).chain(limits.iter()).chain(dated), len);
         }
         Answered::Mock(answer) => {
             let fields: [(&[u8], &[u8]); 2] =
                 [(b"content-type", answer.content_type.as_bytes()), (DATE, &date)];
             let len = len.unwrap_or_else(|| answer.len.map_or(BodyLen::Open, BodyLen::Known));
-            sink.head(answer.status, b"OK", fields.into_iter().chain(ours), len);
+            sink.head(answer.status, b"OK", fields.into_iter().chain(ours).chain(limits.iter()), len);
         }
     }
+}
+
+/// What the caller is told of its limits.
+pub fn told_limits(call: &Call<'_>) -> Fields {
+    let account = call.account.as_ref().zip(call.exchange.dialect);
+    account.map_or_else(Fields::default, |(account, dialect)| account.told(dialect))
 }
 
 /// What an answer is to the gateway.

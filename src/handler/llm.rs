@@ -275,7 +275,8 @@ async fn refuse(call: &mut Call<'_>, downstream: &mut Downstream, error: &Error)
     call.exchange.refuse(error);
     let dialect = request::error_dialect(call);
     let mut sink = Sink::Http1(Http1Sink::new(downstream, client(call, downstream)));
-    match reply::error(&mut sink, dialect, error, &call.exchange.id).await {
+    let limits = answer::told_limits(call);
+    match reply::error(&mut sink, dialect, error, &call.exchange.id, &limits).await {
         Ok(()) if sink.is_reusable() => After::KeepAlive,
         Ok(()) => After::Close,
         Err(Gone) => After::Abort,

@@ -2,6 +2,7 @@
 
 pub mod llm;
 pub mod account;
+pub mod ratelimit;
 pub mod surface;
 pub mod request;
 pub mod attempt;

@@ -7,14 +7,21 @@ use crate::base::clock;
 use crate::base::error::Error;
 use crate::base::id::RequestId;
 use crate::handler::date::{self, DATE};
+use crate::handler::ratelimit::Fields;
 use crate::handler::sink::{BodyLen, Gone, Sink};
 use crate::llm::dialect::Dialect;
 
 /// The header that carries our id on every answer.
 pub const REQUEST_ID: &[u8] = b"x-request-id";
 
-/// Answers with an error.
-pub async fn error(sink: &mut Sink<'_>, dialect: Dialect, error: &Error, id: &RequestId) -> Result<(), Gone> {
+/// Answers with an error. `limits`: what the caller is told of its own.
+pub async fn error(
+    sink: &mut Sink<'_>,
+    dialect: Dialect,
+    error: &Error,
+    id: &RequestId,
+    limits: &Fields,
+) -> Result<(), Gone> {
     let mut body = Vec::with_capacity(256);
     dialect.error_body(error, id, &mut body);
     let row = error.kind.row();
@@ -31,6 +38,7 @@ pub async fn error(sink: &mut Sink<'_>, dialect: Dialect, error: &Error, id: &Re
     }
     // The SDKs retry by status alone otherwise: a 408 that will never fit, a 409.
     fields.push((b"x-should-retry", if row.retryable { b"true" } else { b"false" }));
+    fields.extend(limits.iter());
     whole(sink, row.status, JSON, &fields, id, &body).await
 }
 

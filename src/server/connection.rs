@@ -10,6 +10,7 @@ use crate::base::clock;
 use crate::base::error::{Error, Kind};
 use crate::codec::http1::{HeadLimits, Refusal};
 use crate::handler::llm::{self, After};
+use crate::handler::ratelimit::Fields;
 use crate::handler::reply;
 use crate::handler::sink::{Client, Http1Sink, Sink};
 use crate::handler::snapshot::Snapshot;
@@ -75,7 +76,7 @@ async fn refuse(worker: &Worker, downstream: Box<Downstream>, refusal: Refusal) 
     }
     let client = Client { is_http10: false, is_head: false, keep_alive: false };
     let mut sink = Sink::Http1(Http1Sink::new(&downstream, client));
-    let sent = reply::error(&mut sink, dialect, &error, &exchange.id).await;
+    let sent = reply::error(&mut sink, dialect, &error, &exchange.id, &Fields::default()).await;
     exchange.clock.mark(Step::Done);
     worker.facts.begin();
     worker.facts.finish(&exchange, &worker.snapshot(), downstream.peer());

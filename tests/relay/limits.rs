@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tollgate::llm::catalogue::{Catalogue, Unpriced};
-use tollgate::llm::dialect::Dialect;
+use tollgate::llm::dialect::Dialect::{self, OpenAiChat};
 use tollgate::llm::provider::ProviderKind::{Anthropic, OpenAi};
 use tollgate::net::runtime;
 use tollgate::policy::limit::plan::{
@@ -136,6 +136,58 @@ fn the_callers_dialect_tells_of_a_limit() {
         );
         gateway.end().await;
     });
+}
+
+#[test]
+fn an_answer_tells_what_is_left_of_the_callers_limits_and_not_of_the_gateways_own() {
+    for (dialect, fields) in [
+        (
+            OpenAiChat,
+            vec![
+                ("x-ratelimit-limit-requests", "9"),
+                ("x-ratelimit-remaining-requests", "8"),
+                ("x-ratelimit-limit-tokens", "1000"),
+                ("x-ratelimit-remaining-tokens", "940"),
+            ],
+        ),
+        (
+            Dialect::Anthropic,
+            vec![
+                ("anthropic-ratelimit-requests-limit", "9"),
+                ("anthropic-ratelimit-requests-remaining", "8"),
+                ("anthropic-ratelimit-tokens-limit", "1000"),
+                ("anthropic-ratelimit-output-tokens-remaining", "1950"),
+            ],
+        ),
+    ] {
+        calmly_on_every_driver(async move || {
+            let (listener, address) = listen();
+            let theirs =
+                "x-ratelimit-remaining-requests: 77\r\nAnthropic-RateLimit-Tokens-Limit: 5\r\ncontent-length";
+            let answer = json(ANSWER).replace("content-length", theirs);
+            serve(
+                listener,
+                vec![Script::new().expect_until("\r\n\r\n").expect(BODY).send(answer).expect_end()],
+            );
+            let limits = vec![
+                limit(Metric::Requests, 9),
+                limit(Metric::Tokens, 1_000),
+                limit(Metric::OutputTokens, 2_000),
+            ];
+            let setup =
+                Setup::one(kind(dialect), address).with(|setup| setup.base.plan = plan(limits.clone()));
+            let gateway = Gateway::start(&setup);
+            let answer = ask(gateway.address, post(path(dialect), BODY)).await;
+            assert_eq!(answer.status(), 200);
+            for (name, value) in &fields {
+                assert_eq!(answer.field(name), Some(*value), "{name}");
+            }
+            let reset = ["x-ratelimit-reset-requests", "anthropic-ratelimit-requests-reset"];
+            let reset = reset.iter().find_map(|name| answer.field(name)).expect("a reset");
+            assert!(reset.ends_with(['s', 'Z']), "{reset}");
+            gateway.end().await;
+        });
+    }
 }
 
 #[test]
