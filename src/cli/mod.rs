@@ -10,9 +10,11 @@ mod check;
 mod keys;
 mod print;
 mod run;
+mod usage;
 
+use crate::control::ledger::query::Format;
 use crate::server::Occupied;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use print::Exit;
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -45,8 +47,30 @@ fn run_command(command: Command) -> Exit {
         }
         Command::Keys { command: KeysCommand::List { file } } => keys::list(&file),
         Command::Keys { command: KeysCommand::Revoke { name, file } } => keys::revoke(&name, &file),
+        Command::Usage(arguments) => usage(&arguments),
         Command::Completions { shell } => completions(shell),
     }
+}
+
+fn usage(arguments: &Usage) -> Exit {
+    let Usage { file, directory, by, since, until, format, records, rebuild } = arguments;
+    usage::usage(&usage::Asked {
+        file: file.as_deref(),
+        directory: directory.as_deref(),
+        by,
+        since: since.as_deref(),
+        until: until.as_deref(),
+        format: match format {
+            Form::Table => Format::Table,
+            Form::Csv => Format::Csv,
+            Form::Json => Format::Json,
+        },
+        what: match (records, rebuild) {
+            (true, _) => usage::What::Records,
+            (_, true) => usage::What::Rebuilt,
+            _ => usage::What::Sums,
+        },
+    })
 }
 
 fn completions(shell: clap_complete::Shell) -> Exit {
@@ -104,12 +128,50 @@ enum Command {
         #[command(subcommand)]
         command: KeysCommand,
     },
+    /// Show what was used, from the ledger
+    #[command(long_about = USAGE)]
+    Usage(Usage),
     /// Print a completion script
     #[command(long_about = COMPLETIONS)]
     Completions {
         /// The shell that it is for
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Args)]
+struct Usage {
+    /// The config, TOML: its [ledger] names the directory
+    #[arg(required_unless_present = "directory")]
+    file: Option<PathBuf>,
+    /// The state directory, without a config
+    #[arg(long, value_name = "DIR", conflicts_with = "file")]
+    directory: Option<PathBuf>,
+    /// What to tell sums apart by, in this order
+    #[arg(long, value_name = "NAMES", default_value = "key,model")]
+    by: String,
+    /// From when on: 90m, 24h, 7d ago, a date, a time; whole hours, UTC
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Until when
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// How to print it
+    #[arg(long, value_enum, default_value = "table")]
+    format: Form,
+    /// List single records instead, one line of JSON each
+    #[arg(long, conflicts_with_all = ["by", "format", "rebuild"])]
+    records: bool,
+    /// First sum anew all records that are on the disk
+    #[arg(long)]
+    rebuild: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Form {
+    Table,
+    Csv,
+    Json,
 }
 
 #[derive(Subcommand)]
@@ -200,6 +262,20 @@ Try the gateway with the built-in provider, which answers by itself: no key, no 
 
 Prints the gateway's URL, a key, a curl line and a Python snippet that work as they stand. Ends with Ctrl-C.";
 
+const USAGE: &str = "\
+Show what was used: requests, tokens by kind and cost, summed from the ledger.
+
+  tollgate usage gateway.toml --by key,model --since 24h
+  tollgate usage gateway.toml --by team,day --since 2026-11-01 --until 2026-12-01 --format csv
+  tollgate usage gateway.toml --records --since 1h
+
+Names for --by: hour, day, key, team, organisation, model (as asked for), model_sent, provider, dialect, status (2xx, \
+...), ended (who ended it), tags. Times are UTC; a request belongs to the hour in which it began.
+
+It reads beside a running gateway. Sums are a second behind; how many records on the disk are not in them yet is told \
+on stderr. `estimated` counts requests whose tokens are not the provider's own numbers, `unpriced` those of models \
+without a price, `crashed` those that were under way when a process died.";
+
 const COMPLETIONS: &str = "\
 Print a completion script for a shell.
 
@@ -252,7 +328,7 @@ mod tests {
     #[test]
     fn a_wrong_command_line_is_refused() {
         // arguments
-        let rows: [&[&str]; 8] = [
+        let rows: [&[&str]; 11] = [
             &["tollgate"],
             &["tollgate", "run"],
             &["tollgate", "run", "a", "b"],
@@ -261,6 +337,9 @@ mod tests {
             &["tollgate", "keys", "revoke", "a"],
             &["tollgate", "demo", "--listen", "8080"],
             &["tollgate", "completions", "cmd"],
+            &["tollgate", "usage"],
+            &["tollgate", "usage", "a", "--directory", "b"],
+            &["tollgate", "usage", "a", "--records", "--by", "key"],
         ];
         for row in rows {
             assert!(Cli::try_parse_from(row).is_err(), "{row:?}");

@@ -7,6 +7,7 @@
 //! | `/readyz` | 200 while it takes requests, 503 while it drains |
 //! | `/metrics` | Prometheus text |
 //! | `/admin/v1/config` | the config that serves, with every default, secrets masked |
+//! | `/admin/v1/usage?by=key,model&since=24h&until=...` | what was used, as `tollgate usage --format json` |
 //!
 //! Health and readiness need neither: a load balancer has none. Certificates are those of the newest
 //! generation. Limits: `CONNECTIONS_MAX`; `REQUEST_TIMEOUT` for a head and for a TLS handshake. Absent: changing
@@ -14,7 +15,9 @@
 
 pub mod place;
 
+use crate::base::clock;
 use crate::base::secret::Secret;
+use crate::control::ledger::query::Query;
 use crate::control::tell::tell;
 use crate::handler::snapshot::AdminTls;
 use http_body_util::Full;
@@ -24,6 +27,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use place::Place;
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +48,8 @@ pub trait Pages {
     fn token(&self) -> Option<Secret>;
     /// None: callers speak plain HTTP.
     fn tls(&self) -> Option<AdminTls>;
+    /// Where the ledger stands; none: none is kept.
+    fn ledger(&self) -> Option<PathBuf>;
 }
 
 /// What a connection says of its caller.
@@ -112,8 +118,13 @@ async fn connection(
     seat: OwnedSemaphorePermit,
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = answer(&request, caller, &*pages);
-        async move { Ok::<_, Infallible>(response) }
+        let answered = answer(&request, caller, &*pages);
+        async move {
+            Ok::<_, Infallible>(match answered {
+                Answer::Now(response) => response,
+                Answer::Usage(query, directory) => usage(query, directory).await,
+            })
+        }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -124,31 +135,75 @@ async fn connection(
     drop(seat);
 }
 
-fn answer<B>(request: &Request<B>, caller: Caller, pages: &dyn Pages) -> Response<Full<Bytes>> {
+/// What a request gets.
+enum Answer {
+    Now(Response<Full<Bytes>>),
+    /// What the ledger at this directory answers.
+    Usage(Query, PathBuf),
+}
+
+/// Asks the ledger, on a thread that may wait for the disk.
+async fn usage(query: Query, directory: PathBuf) -> Response<Full<Bytes>> {
+    let asked = tokio::task::spawn_blocking(move || {
+        query.ask(&directory).map(|answer| format!("{:#}\n", answer.json()))
+    });
+    match asked.await {
+        Ok(Ok(body)) => typed(StatusCode::OK, "application/json", body),
+        Ok(Err(error)) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+fn answer<B>(request: &Request<B>, caller: Caller, pages: &dyn Pages) -> Answer {
+    if let Some(refused) = refuse(request, caller, pages) {
+        return Answer::Now(refused);
+    }
+    if request.uri().path() != "/admin/v1/usage" {
+        return Answer::Now(page(request.uri().path(), pages));
+    }
+    let Some(directory) = pages.ledger() else {
+        return Answer::Now(text(
+            StatusCode::NOT_FOUND,
+            "no ledger is kept: the config has no [ledger]\n".to_owned(),
+        ));
+    };
+    match Query::from_url(request.uri().query().unwrap_or_default(), clock::unix_ms()) {
+        Ok(query) => Answer::Usage(query, directory),
+        Err(message) => Answer::Now(text(StatusCode::BAD_REQUEST, format!("{message}\n"))),
+    }
+}
+
+/// What is answered without looking at anything, or with a refusal.
+fn refuse<B>(request: &Request<B>, caller: Caller, pages: &dyn Pages) -> Option<Response<Full<Bytes>>> {
     let path = request.uri().path();
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are taken here\n".to_owned());
+        return Some(text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are taken here\n".to_owned()));
     }
     match path {
-        "/healthz" => return text(StatusCode::OK, "ok\n".to_owned()),
-        "/readyz" if pages.is_ready() => return text(StatusCode::OK, "ready\n".to_owned()),
-        "/readyz" => return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned()),
+        "/healthz" => return Some(text(StatusCode::OK, "ok\n".to_owned())),
+        "/readyz" if pages.is_ready() => return Some(text(StatusCode::OK, "ready\n".to_owned())),
+        "/readyz" => return Some(text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned())),
         _ => {}
     }
     if caller != Caller::Certified && pages.tls().is_some_and(|tls| tls.wants_certificate) {
-        return text(StatusCode::FORBIDDEN, "a client certificate is wanted\n".to_owned());
+        return Some(text(StatusCode::FORBIDDEN, "a client certificate is wanted\n".to_owned()));
     }
     if !may_read(request, pages.token()) {
-        return text(
+        return Some(text(
             StatusCode::UNAUTHORIZED,
             "the admin token is wanted: authorization: Bearer TOKEN\n".to_owned(),
-        );
+        ));
     }
+    None
+}
+
+fn page(path: &str, pages: &dyn Pages) -> Response<Full<Bytes>> {
     match path {
         "/metrics" => typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", pages.metrics()),
         "/admin/v1/config" => typed(StatusCode::OK, "application/json", pages.config()),
         _ => {
-            text(StatusCode::NOT_FOUND, "known here: /healthz /readyz /metrics /admin/v1/config\n".to_owned())
+            let known = "/healthz /readyz /metrics /admin/v1/config /admin/v1/usage";
+            text(StatusCode::NOT_FOUND, format!("known here: {known}\n"))
         }
     }
 }
@@ -173,10 +228,11 @@ fn typed(status: StatusCode, content_type: &'static str, body: String) -> Respon
 
 #[cfg(test)]
 mod tests {
-    use super::{Caller, Pages, answer};
+    use super::{Answer, Caller, Pages, answer};
     use crate::base::secret::Secret;
     use crate::handler::snapshot::AdminTls;
     use hyper::Request;
+    use std::path::PathBuf;
 
     struct Fixed {
         ready: bool,
@@ -199,6 +255,9 @@ mod tests {
         fn tls(&self) -> Option<AdminTls> {
             None
         }
+        fn ledger(&self) -> Option<PathBuf> {
+            self.ready.then(PathBuf::new)
+        }
     }
 
     #[test]
@@ -217,11 +276,22 @@ mod tests {
             (true, token(), "/admin/v1/config", "t0ken", 401),
             (true, None, "/admin/v1/config", "", 200),
             (true, None, "/other", "", 404),
+            (true, token(), "/admin/v1/usage", "Bearer t0ke", 401),
+            (true, None, "/admin/v1/usage?by=nothing", "", 400),
+            (false, None, "/admin/v1/usage?by=key", "", 404),
+            // The ledger is asked.
+            (true, token(), "/admin/v1/usage?by=key&since=1h", "Bearer t0ken", 0),
         ];
         for (ready, token, path, presented, status) in rows {
             let request = Request::get(path).header("authorization", presented).body(()).expect("a request");
-            let response = answer(&request, Caller::Unknown, &Fixed { ready, token });
-            assert_eq!(response.status().as_u16(), status, "{path} {presented}");
+            let got = match answer(&request, Caller::Unknown, &Fixed { ready, token }) {
+                Answer::Now(response) => response.status().as_u16(),
+                Answer::Usage(query, _) => {
+                    assert_eq!(query.by, ["key"]);
+                    0
+                }
+            };
+            assert_eq!(got, status, "{path} {presented}");
         }
     }
 }

@@ -5,6 +5,7 @@
 //! seconds. Source: Prometheus text exposition format 0.0.4; FIELD section 5.
 
 use crate::base::counter::{BUCKETS_US, Counter, Histogram};
+use crate::control::ledger::Standing;
 use crate::handler::facts::Counters;
 use crate::handler::series::{Labels, Registry, Set};
 use crate::policy::exchange::{Ended, Step};
@@ -22,6 +23,8 @@ pub struct Scrape<'a> {
     pub draining: bool,
     /// Lines that the access log could not write.
     pub log_lines_lost: u64,
+    /// None: no ledger is kept.
+    pub ledger: Option<Standing>,
 }
 
 /// The whole page.
@@ -30,6 +33,9 @@ pub fn page(scrape: &Scrape<'_>) -> String {
     page.process(scrape);
     page.workers(scrape.counters);
     page.targets(scrape.registry);
+    if let Some(ledger) = &scrape.ledger {
+        page.ledger(ledger);
+    }
     page.out
 }
 
@@ -191,6 +197,63 @@ impl Page {
         }
     }
 
+    fn ledger(&mut self, standing: &Standing) {
+        let numbers = [
+            ("intents_total", "counter", "Requests that the ledger was told of.", standing.intents),
+            (
+                "records_total",
+                "counter",
+                "Records of requests and attempts that workers handed on.",
+                standing.handed_on,
+            ),
+            ("records_written_total", "counter", "Records that are durable.", standing.written),
+            ("records_waiting", "gauge", "Records that are final and not durable.", standing.waiting),
+            ("records_lost_total", "counter", "Records that found no room; reads 0.", standing.lost),
+            ("requests_refused_total", "counter", "Requests that could not be recorded.", standing.refused),
+            (
+                "entries_dropped_total",
+                "counter",
+                "Requests dropped without a final record; reads 0.",
+                standing.dropped,
+            ),
+            (
+                "commits_failed_total",
+                "counter",
+                "Writes that failed and were tried again.",
+                standing.commits_failed,
+            ),
+            ("failing", "gauge", "1: the last write has failed.", u64::from(standing.failing)),
+            ("rollups_failed_total", "counter", "Roll-ups that failed.", standing.rollups_failed),
+            ("rollups_waiting", "gauge", "Groups of records that wait to be rolled up.", standing.unrolled),
+            (
+                "segments_bytes",
+                "gauge",
+                "Bytes of all segments, looked at every ten minutes.",
+                standing.segments_bytes,
+            ),
+            (
+                "crashes_recovered_total",
+                "counter",
+                "Requests of processes that died.",
+                standing.recovered_crashes,
+            ),
+            (
+                "records_recovered_total",
+                "counter",
+                "Records that dead processes left.",
+                standing.recovered_finals,
+            ),
+        ];
+        for (name, kind, help, value) in numbers {
+            let name = format!("tollgate_ledger_{name}");
+            self.head(&name, kind, help);
+            self.line(&name, "", &value.to_string());
+        }
+        let lag = "tollgate_ledger_lag_seconds";
+        self.head(lag, "gauge", "Since when a record waits to be durable.");
+        self.line(lag, "", &seconds(standing.lag_ms.saturating_mul(1000)));
+    }
+
     fn histogram<'h>(&mut self, name: &str, labels: &str, parts: impl Iterator<Item = &'h Histogram>) {
         let mut buckets = [0_u64; BUCKETS_US.len() + 1];
         let mut sum_us = 0;
@@ -238,6 +301,7 @@ fn seconds(micros: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Scrape, page, seconds};
+    use crate::control::ledger::Standing;
     use crate::handler::facts::Counters;
     use crate::handler::series::Registry;
     use std::sync::Arc;
@@ -257,12 +321,15 @@ mod tests {
             driver: "epoll",
             draining: false,
             log_lines_lost: 0,
+            ledger: Some(Standing { lost: 3, lag_ms: 1500, ..Standing::default() }),
         };
         let page = page(&scrape);
         assert!(page.contains("\ntollgate_requests_total 5\n"), "{page}");
         assert!(page.contains("step=\"body\",le=\"0.00001\"} 1\n"), "{page}");
         assert!(page.contains("step=\"body\",le=\"0.000025\"} 2\n"), "{page}");
         assert!(page.contains("tollgate_step_seconds_count{step=\"body\"} 2\n"), "{page}");
+        assert!(page.contains("\ntollgate_ledger_records_lost_total 3\n"), "{page}");
+        assert!(page.contains("\ntollgate_ledger_lag_seconds 1.5\n"), "{page}");
     }
 
     #[test]

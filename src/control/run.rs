@@ -1,7 +1,8 @@
 //! Runs the gateway: loads the config, starts workers, then follows signals, files and names until the drain
 //! has ended.
 //!
-//! Control is one thread with a tokio runtime of its own, and one more that writes the access log.
+//! Control is one thread with a tokio runtime of its own, one more that writes the access log, and one that keeps
+//! the ledger.
 //! SIGHUP or a change of a watched file: load again, publish, or say why not and go on with the old
 //! generation. SIGUSR1: open the log anew. SIGTERM, SIGINT: readiness falls, workers stop accepting and end
 //! when their last request has; a second one ends the process at once. Errors: `RunError`, before anything
@@ -12,6 +13,8 @@ use crate::control::admin::place::Place;
 use crate::control::admin::{self, Pages};
 use crate::control::config::problem::Problem;
 use crate::control::config::{self, Loaded, Mode, Process, Surroundings};
+use crate::control::ledger::Ledger;
+use crate::control::ledger::settle::Prices;
 use crate::control::log::AccessLogThread;
 use crate::control::metrics::{self, Scrape};
 use crate::control::names::Names;
@@ -24,6 +27,8 @@ use crate::handler::worker::Published;
 use crate::net::resolve::Addresses;
 use crate::server::{self, Bound, Occupied, Shared, StartError, Workers};
 use crate::usage::bank::{Bank, Full};
+use crate::usage::ledger::{Book, Settings};
+use crate::usage::seat::{Directory, Seat};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
@@ -122,6 +127,8 @@ struct Control {
     shared: Arc<Shared>,
     registry: RefCell<Registry>,
     log: AccessLogThread,
+    /// None: no ledger is kept.
+    ledger: Option<Kept>,
     watched: RefCell<Watched>,
     effective: RefCell<String>,
     stale: Cell<bool>,
@@ -130,6 +137,12 @@ struct Control {
     driver: &'static str,
     /// Told as the drain begins.
     drained: Rc<Notify>,
+}
+
+/// The ledger, and the seat in its directory.
+struct Kept {
+    ledger: Ledger,
+    _seat: Seat,
 }
 
 /// The process's surroundings, with names that control keeps resolved.
@@ -174,13 +187,18 @@ impl Control {
         let asked: Vec<SocketAddr> = snapshot.listeners.iter().map(|listener| listener.address).collect();
         let bound = server::bind(&asked, workers, occupied).map_err(not_started)?;
         let (wish, access) = (snapshot.server.driver, snapshot.log.access.clone());
+        let settings = snapshot.ledger.clone();
         let shared = Arc::new(Shared {
             published: Arc::new(Published::new(snapshot)),
             draining: AtomicBool::new(false),
             counters: (0..workers).map(|_| Arc::new(Counters::default())).collect(),
             bank: Arc::new(bank),
         });
-        let mut workers = server::start(&shared, workers, wish, Vec::new()).map_err(not_started)?;
+        let (ledger, books) = match &settings {
+            Some(settings) => keep_ledger(settings, workers, &shared.published)?,
+            None => (None, Vec::new()),
+        };
+        let mut workers = server::start(&shared, workers, wish, books).map_err(not_started)?;
         let driver = workers.choices.first().map_or("none", |choice| choice.driver.name());
         tell_driver(&workers);
         let log = AccessLogThread::start(std::mem::take(&mut workers.logs), access)
@@ -190,6 +208,7 @@ impl Control {
             shared,
             registry: RefCell::new(registry),
             log,
+            ledger,
             watched: RefCell::new(Watched::new(loaded.watched)),
             effective: RefCell::new(pretty(&loaded.effective)),
             stale: Cell::new(false),
@@ -240,7 +259,7 @@ impl Control {
                 Ok(Told::Reload) => self.reload(origin),
                 Ok(Told::ReopenLog) => self.log.reopen(&self.shared.published.newest().log.access),
                 Ok(Told::Stop) if is_draining => {
-                    self.end_log();
+                    self.end_records();
                     return Err(stopped());
                 }
                 Ok(Told::Stop) => drain_until = self.drain(),
@@ -254,18 +273,26 @@ impl Control {
                 }
             }
             if is_draining && workers.have_ended() {
-                self.end_log();
+                self.end_records();
                 return Ok(());
             }
             if drain_until.is_some_and(|until| Instant::now() >= until) {
                 tell("tollgate: drain_timeout_ms has passed; what is still open is cut");
-                self.end_log();
+                self.end_records();
                 return Ok(());
             }
         }
     }
 
-    fn end_log(&self) {
+    /// Writes what is left of both.
+    fn end_records(&self) {
+        if let Some(Kept { ledger, .. }) = &self.ledger
+            && !ledger.end(LEDGER_END_MAX)
+        {
+            tell(
+                "tollgate: the ledger cannot be written; what is missing is in its slots, for the next start",
+            );
+        }
         if !self.log.end(LOG_END_MAX) {
             tell("tollgate: the access log is stuck in a write; its last records are lost");
         }
@@ -336,7 +363,12 @@ impl Pages for Control {
             driver: self.driver,
             draining: self.shared.draining.load(Acquire),
             log_lines_lost: self.log.lines_lost(),
+            ledger: self.ledger.as_ref().map(|kept| kept.ledger.standing()),
         })
+    }
+
+    fn ledger(&self) -> Option<PathBuf> {
+        self.shared.published.newest().ledger.as_ref().map(|settings| settings.directory.clone())
     }
 
     fn config(&self) -> String {
@@ -350,6 +382,22 @@ impl Pages for Control {
     fn tls(&self) -> Option<AdminTls> {
         self.shared.published.newest().admin.as_ref().and_then(|admin| admin.tls.clone())
     }
+}
+
+/// Takes a seat in the ledger's directory and starts its thread. A book for each worker.
+fn keep_ledger(
+    settings: &Settings,
+    workers: usize,
+    published: &Arc<Published>,
+) -> Result<(Option<Kept>, Vec<Book>), RunError> {
+    let prices = Box::new(Prices { published: Arc::clone(published) });
+    let start = || -> io::Result<(Option<Kept>, Vec<Book>)> {
+        let directory = Directory::enter(&settings.directory)?;
+        let seat = directory.sit()?;
+        let (ledger, books) = Ledger::start(settings, &directory, &seat, workers, prices)?;
+        Ok((Some(Kept { ledger, _seat: seat }), books))
+    };
+    start().map_err(|error| RunError::Start(format!("the ledger cannot be kept: {error}")))
 }
 
 /// What a compiled snapshot still lacks: its number and the counters of its targets.
@@ -383,6 +431,7 @@ fn needs_restart(serving: &Snapshot, new: &Snapshot) -> Option<&'static str> {
         () if admin(serving) != admin(new) => Some("the admin address"),
         () if serving.server.workers != new.server.workers => Some("the number of workers"),
         () if serving.server.driver != new.server.driver => Some("the driver"),
+        () if serving.ledger != new.ledger => Some("the ledger"),
         () => None,
     }
 }
@@ -474,5 +523,7 @@ const FILES_WANTED: u64 = 20_500;
 const DRAIN_EVERY: Duration = Duration::from_millis(10);
 /// A reader of the log that is stuck holds up the end of the process for so long.
 const LOG_END_MAX: Duration = Duration::from_secs(1);
+/// A disk that is stuck or full holds it up for so long.
+const LEDGER_END_MAX: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(400);
 const NAMES_EVERY: Duration = Duration::from_millis(500);

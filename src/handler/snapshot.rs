@@ -19,6 +19,7 @@ use crate::policy::auth::Keys;
 use crate::policy::limit::plan::Plan;
 use crate::policy::route::Routes;
 use crate::policy::stage::Stages;
+use crate::usage::ledger::Settings;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -39,6 +40,8 @@ pub struct Snapshot {
     pub bounds: OnceLock<Arc<Bounds>>,
     pub relay: Relay,
     pub log: Log,
+    /// None: no ledger is kept.
+    pub ledger: Option<Settings>,
     /// Where providers are reached, one for each that is called over the network; `Provider::origin` is an
     /// index into it.
     pub origins: Vec<Arc<Origin>>,

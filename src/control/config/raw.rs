@@ -46,6 +46,9 @@ pub struct File {
     pub relay: Relay,
     /// Where records go.
     pub log: Log,
+    /// What is kept of every request: a durable record, and what limits have counted. Without this section limits
+    /// live in memory and nothing is recorded.
+    pub ledger: Option<Ledger>,
     /// Who is called.
     pub provider: Vec<Provider>,
     /// What clients may ask for, and where it leads.
@@ -302,6 +305,81 @@ pub struct Log {
     /// The access log, one line of JSON per request: `"stdout"`, `"off"` or `{ file = "PATH" }`. A file is
     /// appended to and opened anew on SIGUSR1.
     pub access: Access,
+}
+
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ledger {
+    /// The state directory, for this gateway's user alone; made where it is not there. Processes that share it are
+    /// one node: they share limits, budgets and the ledger.
+    #[schemars(length(min = 1))]
+    pub directory: String,
+    /// How long a finished record waits until it is on the disk, with others: what a power failure may take. Nothing
+    /// is lost when the process dies.
+    #[serde(default = "commit_interval_ms")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub commit_interval_ms: u64,
+    /// What becomes of requests when records cannot be written and `records_waiting` of them wait: `"open"`: they
+    /// are served, their records lost and counted. `"closed"`: they are refused with 503.
+    #[serde(default)]
+    pub on_failure: OnFailure,
+    /// Requests of each worker that are under way or wait to be on the disk; 1,472 bytes of the directory each.
+    #[serde(default = "records_waiting")]
+    #[schemars(range(min = 64, max = 1_048_576))]
+    pub records_waiting: usize,
+    /// The files of records. The oldest ones that are rolled up make room; `tollgate usage` sums them no less.
+    #[serde(default)]
+    pub segments: Segments,
+    /// The sums that `tollgate usage` shows.
+    #[serde(default)]
+    pub rollups: Rollups,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    #[default]
+    Open,
+    Closed,
+}
+
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Segments {
+    /// Days that a file is kept after its last record.
+    #[schemars(range(min = 1, max = 36_500))]
+    pub keep_days: u32,
+    /// Bytes of all files together. Those that are not rolled up stay in any case.
+    #[schemars(range(min = 134_217_728, max = 1_125_899_906_842_624_u64))]
+    pub bytes_max: u64,
+}
+
+impl Default for Segments {
+    fn default() -> Segments {
+        Segments { keep_days: 400, bytes_max: 100 << 30 }
+    }
+}
+
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rollups {
+    /// Days that sums are kept, by the hour.
+    #[schemars(range(min = 1, max = 36_500))]
+    pub keep_days: u32,
+}
+
+impl Default for Rollups {
+    fn default() -> Rollups {
+        Rollups { keep_days: 1_100 }
+    }
+}
+
+fn commit_interval_ms() -> u64 {
+    50
+}
+
+fn records_waiting() -> usize {
+    16_384
 }
 
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]

@@ -9,11 +9,12 @@
 
 pub mod query;
 pub mod rollups;
+pub mod settle;
 pub mod sums;
 
 use crate::control::tell::tell;
 use crate::usage::ledger::ask::{self, Asker, Order};
-use crate::usage::ledger::book::{self, Book, Counters, Desk, State};
+use crate::usage::ledger::book::{self, Book, Counters, State};
 use crate::usage::ledger::recents::Recents;
 use crate::usage::ledger::recovery::{self, Recovered, Settle};
 use crate::usage::ledger::segments::{self, Appender};
@@ -88,14 +89,14 @@ pub struct Standing {
 
 impl Ledger {
     /// Recovers what dead processes have left in `directory`, then starts the thread for `workers` workers of the
-    /// process that sits on `seat`. A desk for each of them. `directory` is held meanwhile and let go after.
+    /// process that sits on `seat`. A book for each of them. `directory` is held meanwhile and let go after.
     pub fn start(
         settings: &Settings,
         directory: &Directory,
         seat: &Seat,
         workers: usize,
         mut settle: Box<dyn Settle + Send>,
-    ) -> io::Result<(Ledger, Vec<Desk>)> {
+    ) -> io::Result<(Ledger, Vec<Book>)> {
         let recovered = recovery::recover(directory, Some(seat), &mut *settle)?;
         let region =
             Region::create(&recovery::slots_path(directory.path(), seat.index), workers, settings.slots)?;
@@ -103,7 +104,7 @@ impl Ledger {
         let state = Arc::<State>::default();
         let counters: Vec<_> = (0..workers).map(|_| Arc::<Counters>::default()).collect();
         let (orders, taken) = ask::orders();
-        let (mut desks, mut trays) = (Vec::new(), Vec::new());
+        let (mut books, mut trays) = (Vec::new(), Vec::new());
         for (worker, counters) in counters.iter().enumerate() {
             let (book, tray) = Book::new(
                 Arc::clone(&region),
@@ -112,7 +113,7 @@ impl Ledger {
                 Arc::clone(&state),
                 Arc::clone(counters),
             );
-            desks.push(Desk { book, asker: Asker::new(orders.clone()) });
+            books.push(book.with_asker(Asker::new(orders.clone())));
             trays.push(tray);
         }
         let rolled = Store::open(directory.path(), STORE_BUSY).and_then(|store| store.mark(seat.index));
@@ -141,7 +142,7 @@ impl Ledger {
             thread.follow(&taken);
             let _ = end.send(());
         })?;
-        Ok((Ledger { orders, ended, figures, state, counters }, desks))
+        Ok((Ledger { orders, ended, figures, state, counters }, books))
     }
 
     /// Makes durable what is final, for `time_max` at most. False: not all could be; it waits in its slots for the

@@ -11,7 +11,8 @@
 
 use crate::base::counter::Counter;
 use crate::usage::Usage;
-use crate::usage::ledger::ask::Asker;
+use crate::usage::ledger::ask::{Asker, Busy};
+use crate::usage::ledger::recents::Recent;
 use crate::usage::ledger::record::{AttemptOutcome, Final, Intent, Target};
 use crate::usage::ledger::slots::{Region, Slot};
 use std::cell::RefCell;
@@ -86,13 +87,9 @@ pub struct Book {
     on_failure: OnFailure,
     state: Arc<State>,
     counters: Arc<Counters>,
+    /// None where no thread answers.
+    asker: Option<Asker>,
     slots: RefCell<Slots>,
-}
-
-/// What a worker has of the ledger.
-pub struct Desk {
-    pub book: Book,
-    pub asker: Asker,
 }
 
 struct Slots {
@@ -126,8 +123,22 @@ impl Book {
         // The first slot is taken first.
         let free = (0..slots as u32).rev().collect();
         let slots = RefCell::new(Slots { free, returned, finished: hand_on });
-        let book = Book { region, worker, on_failure, state, counters, slots };
+        let book = Book { region, worker, on_failure, state, counters, asker: None, slots };
         (book, Tray { worker, finished, returned: give_back })
+    }
+
+    /// The same book, whose worker asks the ledger's thread by `asker`.
+    pub fn with_asker(self, asker: Asker) -> Book {
+        Book { asker: Some(asker), ..self }
+    }
+
+    /// What the request with this id has used; none: it has not ended, or long ago, or there was none. The
+    /// caller must compare the key. Off the path of requests: it waits for the ledger's thread.
+    pub async fn ask(&self, id: &str) -> Result<Option<Recent>, Busy> {
+        match &self.asker {
+            Some(asker) => asker.ask(id).await,
+            None => Err(Busy),
+        }
     }
 
     /// Writes down what is about to be asked. None: no slot is free.

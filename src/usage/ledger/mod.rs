@@ -17,7 +17,8 @@ pub mod segments;
 pub mod slots;
 pub mod writer;
 
-pub use book::{Book, Counters, Desk, Entry, OnFailure, State, Tray};
+pub use ask::Busy;
+pub use book::{Book, Counters, Entry, OnFailure, State, Tray};
 pub use recents::Recent;
 pub use record::{AttemptOutcome, Final, Hold, Intent, Kind, Record, Target};
 pub use recovery::{Recovered, Settle, recover};

@@ -22,8 +22,8 @@ use std::time::Duration;
 
 /// What the owner of prices and reservations does for records of crashes.
 pub trait Settle {
-    /// What the usage costs, in pico-dollars. Called before the record is made durable.
-    fn price(&mut self, record: &Record) -> Option<u64>;
+    /// Says what the usage costs, and whether that has no price. Called before the record is made durable.
+    fn price(&mut self, record: &mut Record);
     /// Settles what `record.holds` reserve. Called when the record is durable, once: only a kill right behind it can
     /// repeat it for this one record.
     fn release(&mut self, record: &Record);
@@ -120,7 +120,7 @@ fn recover_seat(
         }
         if record.kind == Kind::Crash {
             estimate(record);
-            record.cost_pico = settle.price(record);
+            settle.price(record);
             recovered.crashed += 1;
         } else {
             recovered.finished += 1;
@@ -195,8 +195,8 @@ mod tests {
     struct Settled(Vec<(String, Vec<Hold>)>);
 
     impl Settle for Settled {
-        fn price(&mut self, record: &Record) -> Option<u64> {
-            record.usage.input.map(|input| input * 1000)
+        fn price(&mut self, record: &mut Record) {
+            record.cost_pico = record.usage.input.map(|input| input * 1000);
         }
         fn release(&mut self, record: &Record) {
             self.0.push((record.id.clone(), record.holds.clone()));

@@ -50,6 +50,7 @@ pub fn compile(sources: &Sources, mode: Mode, surroundings: &dyn Surroundings) -
         bounds: OnceLock::new(),
         relay: serve::relay(&raw.relay),
         log: serve::log(&mut context),
+        ledger: serve::ledger(&mut context),
         origins,
         providers,
         keys,

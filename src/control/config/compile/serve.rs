@@ -1,4 +1,5 @@
-//! Where clients and operators connect, and the plain sections: server, limit, timeout, relay, log.
+//! Where clients and operators connect, and the plain sections: server, limit, timeout, relay, log,
+//! ledger.
 
 use crate::control::config::compile::Context;
 use crate::control::config::problem::quoted;
@@ -10,6 +11,7 @@ use crate::handler::snapshot::{
 };
 use crate::net::runtime::Wish;
 use crate::net::tls::{MinVersion, Pem, ServerSide};
+use crate::usage::ledger;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -151,6 +153,24 @@ pub fn log(context: &mut Context<'_>) -> Log {
         raw::Access::File(written) => AccessLog::File(context.path(&at, written)),
     };
     Log { access }
+}
+
+pub fn ledger(context: &mut Context<'_>) -> Option<ledger::Settings> {
+    let raw = context.sources.raw.ledger.as_ref()?;
+    let directory = context.path(&context.sources.main("ledger").key("directory"), &raw.directory);
+    let days = |days: u32| Duration::from_secs(u64::from(days) * 24 * 3600);
+    Some(ledger::Settings {
+        directory,
+        commit_interval: Duration::from_millis(raw.commit_interval_ms),
+        on_failure: match raw.on_failure {
+            raw::OnFailure::Open => ledger::OnFailure::Open,
+            raw::OnFailure::Closed => ledger::OnFailure::Closed,
+        },
+        slots: raw.records_waiting,
+        segments_keep: days(raw.segments.keep_days),
+        segments_bytes_max: raw.segments.bytes_max,
+        rollups_keep: days(raw.rollups.keep_days),
+    })
 }
 
 fn address(context: &mut Context<'_>, at: &At, text: &str) -> Option<SocketAddr> {
