@@ -2,6 +2,7 @@
 
 mod demo;
 mod keys;
+mod usage;
 
 use std::fs;
 use std::path::{Path, PathBuf};

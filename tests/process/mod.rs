@@ -8,6 +8,7 @@ mod admin;
 mod canary;
 mod diagnosis;
 mod gateway;
+mod ledger;
 mod log;
 mod many;
 mod reload;

@@ -38,6 +38,8 @@ const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// A roll-up waits for another process's for so long; the next one tries again. Commits wait with it.
 const STORE_BUSY: Duration = Duration::from_millis(20);
+/// How often the last roll-up is tried.
+const LAST_ROLLS_MAX: usize = 10;
 /// Combinations of dimensions that wait for a store that fails. What is more is read from the segments later.
 const COMBINATIONS_MAX: usize = 50_000;
 
@@ -295,20 +297,24 @@ impl Thread {
         }
     }
 
-    fn roll_up(&mut self) {
+    /// False: what is durable is not all in it yet.
+    fn roll_up(&mut self) -> bool {
         if self.sums.len() > COMBINATIONS_MAX {
             self.rolled = None;
             self.sums.clear();
         }
         // What a failed batch holds is not durable.
-        if self.writer.has_batch() || (self.sums.is_empty() && self.rolled.is_some()) {
-            return;
+        if self.writer.has_batch() {
+            return false;
+        }
+        if self.sums.is_empty() && self.rolled.is_some() {
+            return true;
         }
         let rolled = self.try_roll_up();
         if let Err(error) = &rolled {
             // Another process is at it.
             if rollups::is_busy(&**error) {
-                return;
+                return false;
             }
             self.figures.rollups_failed.fetch_add(1, Relaxed);
             if !self.is_store_failing {
@@ -322,6 +328,7 @@ impl Thread {
             tell("tollgate: usage is rolled up again");
         }
         self.is_store_failing = rolled.is_err();
+        rolled.is_ok()
     }
 
     fn try_roll_up(&mut self) -> Result<(), rollups::Error> {
@@ -376,7 +383,6 @@ impl Thread {
         let recovered = Directory::enter(&self.directory)
             .and_then(|directory| recovery::recover(&directory, None, &mut *self.settle));
         match recovered {
-            Ok(recovered) if recovered == Recovered::default() => {}
             Ok(recovered) => {
                 self.tell_recovered(&recovered);
                 self.catch_up_on_the_dead();
@@ -426,7 +432,13 @@ impl Thread {
             }
             std::thread::sleep(RETRY_MIN);
         }
-        self.roll_up();
+        // What another process's transaction holds up is rolled up by whoever starts next.
+        for _ in 0..LAST_ROLLS_MAX {
+            if self.roll_up() {
+                return;
+            }
+            std::thread::sleep(RETRY_MIN);
+        }
     }
 }
 
