@@ -228,7 +228,7 @@ impl Page {
             (
                 "segments_bytes",
                 "gauge",
-                "Bytes of all segments, looked at every ten minutes.",
+                "Bytes of all segments, looked at every minute.",
                 standing.segments_bytes,
             ),
             (

@@ -155,7 +155,7 @@ impl Book {
         Some(Entry { slot: at })
     }
 
-    /// Another target is tried: who it is, and all that is reserved for it.
+    /// Another target is tried, or more is reserved: who it is, and all that is reserved now.
     pub fn retarget(&self, entry: &Entry, target: &Target<'_>) {
         if let Some(slot) = self.slot(entry.slot) {
             slot.retarget(target);
@@ -170,13 +170,16 @@ impl Book {
         }
     }
 
-    /// An attempt was passed over or has failed: a record of its own.
+    /// An attempt was passed over or has failed, and another one may follow: a record of its own. Its usage is not
+    /// the request's any more.
     pub fn attempt(&self, entry: &Entry, outcome: &AttemptOutcome<'_>) {
         let Some(of) = self.slot(entry.slot) else { return };
         let taken = self.slots.borrow_mut().take(self);
         let Some((at, slot)) = taken else { return self.counters.lost.add(1) };
         slot.attempt(of, outcome);
         self.hand_on(at);
+        // What it used is in its own record now.
+        of.progress(&Usage::default());
     }
 
     /// The request has ended. What was reserved must have been settled: a final record gives nothing back.
@@ -276,10 +279,16 @@ mod tests {
     fn an_attempt_is_a_record_of_its_own_and_is_lost_where_no_slot_is_free() {
         let (region, counters, book, mut tray) = open(2, OnFailure::Closed);
         let entry = book.begin(&Intent { id: b"req_1", key: "blue", ..Intent::default() }).expect("a slot");
-        let outcome = AttemptOutcome { number: 1, provider: "one", status: 503, ..AttemptOutcome::default() };
+        let usage = Usage { input: Some(3), ..Usage::default() };
+        book.progress(&entry, &usage);
+        let outcome =
+            AttemptOutcome { number: 1, provider: "one", status: 503, usage, ..AttemptOutcome::default() };
         book.attempt(&entry, &outcome);
         book.attempt(&entry, &AttemptOutcome { number: 2, ..outcome });
         assert_eq!(counters.lost.value(), 1);
+        let mut open = Record::default();
+        assert!(region.slot(0, entry.slot).is_some_and(|slot| slot.read(&mut open)));
+        assert!(open.usage.is_unknown(), "it would be counted twice");
         book.finish(entry, &Final { status: 200, ..Final::default() });
         let mut read = || {
             let mut record = Record::default();
