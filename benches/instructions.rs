@@ -15,11 +15,14 @@ mod relaying;
 
 use relaying::{DONE, USAGE, Work, relay, slices};
 use std::hint::black_box;
+use std::sync::Arc;
 use tollgate::codec::http1::{Asked, Chunk, ChunkDecoder, HeadLimits, RequestScan, ResponseScan};
 use tollgate::codec::json;
 use tollgate::codec::patch::Patches;
 use tollgate::codec::sse::Framer;
 use tollgate::llm::dialect::Dialect;
+use tollgate::usage::Usage;
+use tollgate::usage::ledger::{Book, Counters, Final, Hold, Intent, OnFailure, Region, State, Target};
 use tollgate::usage::meter::{Meter, Seen, Shape};
 
 /// A name with its unit, and what runs once; it checks its own answer.
@@ -31,6 +34,7 @@ fn cases() -> Vec<Case> {
     body_cases(&mut all);
     event_cases(&mut all);
     relay_cases(&mut all);
+    ledger_case(&mut all);
     all
 }
 
@@ -167,6 +171,44 @@ fn relay_cases(all: &mut Vec<Case>) {
             }),
         ));
     }
+}
+
+/// An intent, one progress, a final record; the slot comes back at once.
+fn ledger_case(all: &mut Vec<Case>) {
+    let region = Arc::new(Region::anonymous(1, 8).expect("memory"));
+    let (book, mut tray) = Book::new(
+        Arc::clone(&region),
+        0,
+        OnFailure::Open,
+        Arc::<State>::default(),
+        Arc::<Counters>::default(),
+    );
+    let holds = [Hold { cell: 17, tag: 3, amount: 4_000 }; 6];
+    let usage = Usage { input: Some(312), output: Some(128), ..Usage::default() };
+    all.push((
+        "ledger/request",
+        Box::new(move || {
+            let target = Target { provider: "openai", model: "gpt-4o-mini-2024-07-18", holds: &holds };
+            let intent = Intent {
+                id: b"req_01kakxq3v5f0q9n8j2m4s6t7w8",
+                key: "ci",
+                team: "platform",
+                organisation: "acme",
+                model: "gpt-4o-mini",
+                surface: "chat",
+                dialect: "openai_chat",
+                client: Some([192, 0, 2, 17].into()),
+                target,
+                ..Intent::default()
+            };
+            let entry = book.begin(black_box(&intent)).expect("a slot");
+            book.progress(&entry, black_box(&usage));
+            let last = Final { usage, cost_pico: Some(1), status: 200, ended: "whole", ..Final::default() };
+            book.finish(entry, black_box(&last));
+            let at = tray.finished.pop().expect("a record");
+            tray.give_back(&region, at);
+        }),
+    ));
 }
 
 fn look(bytes: &[u8]) {
