@@ -10,9 +10,12 @@
 
 #[path = "input.rs"]
 mod input;
+#[path = "limiting.rs"]
+mod limiting;
 #[path = "relaying.rs"]
 mod relaying;
 
+use limiting::Node;
 use relaying::{DONE, USAGE, Work, relay, slices};
 use std::hint::black_box;
 use std::sync::Arc;
@@ -35,7 +38,16 @@ fn cases() -> Vec<Case> {
     event_cases(&mut all);
     relay_cases(&mut all);
     ledger_case(&mut all);
+    limit_cases(&mut all);
     all
+}
+
+/// Admission and settlement under three nested levels: requests, then requests and tokens.
+fn limit_cases(all: &mut Vec<Case>) {
+    for (name, tokens) in [("limits/places", false), ("limits/places_and_tokens", true)] {
+        let node = Node::new(1_000, tokens);
+        all.push((name, Box::new(move || node.request(black_box(7), tokens))));
+    }
 }
 
 fn head_cases(all: &mut Vec<Case>) {
