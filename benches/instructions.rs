@@ -46,6 +46,7 @@ fn cases() -> Vec<Case> {
 fn limit_cases(all: &mut Vec<Case>) {
     for (name, tokens) in [("limits/places", false), ("limits/places_and_tokens", true)] {
         let node = Node::new(1_000, tokens);
+        assert_eq!(node.in_use(), 0);
         all.push((name, Box::new(move || node.request(black_box(7), tokens))));
     }
 }

@@ -7,7 +7,6 @@ use tollgate::policy::limit::reservation::{Ask, Desk, Reservation, Time};
 use tollgate::usage::Usage;
 use tollgate::usage::bank::{Bank, Column};
 
-pub const KEYS: u32 = 100_000;
 pub const TEAMS: u32 = 100;
 
 /// Keys, each in one of `TEAMS` teams of one organisation, on one worker.

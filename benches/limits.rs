@@ -10,11 +10,13 @@
 mod limiting;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use limiting::{KEYS, Node, TEAMS};
+use limiting::{Node, TEAMS};
 use std::hint::black_box;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
 use std::time::Duration;
+
+const KEYS: u32 = 100_000;
 
 fn requests(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("limits");

@@ -14,7 +14,7 @@ use crate::control::admin::{self, Pages};
 use crate::control::config::problem::Problem;
 use crate::control::config::{self, Loaded, Mode, Process, Surroundings};
 use crate::control::ledger::Ledger;
-use crate::control::ledger::settle::Prices;
+use crate::control::ledger::settle::{Newest, Prices, Settlement};
 use crate::control::log::AccessLogThread;
 use crate::control::metrics::{self, Scrape};
 use crate::control::names::Names;
@@ -25,10 +25,12 @@ use crate::handler::series::Registry;
 use crate::handler::snapshot::{AdminAddress, AdminTls, Snapshot, Workers as WorkerCount};
 use crate::handler::worker::Published;
 use crate::net::resolve::Addresses;
+use crate::policy::limit::plan::Plan;
 use crate::server::{self, Bound, Occupied, Shared, StartError, Workers};
 use crate::usage::bank::{Bank, Full};
 use crate::usage::ledger::{Book, Settings};
 use crate::usage::seat::{Directory, Seat};
+use arc_swap::ArcSwap;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
@@ -129,6 +131,7 @@ struct Control {
     log: AccessLogThread,
     /// None: no ledger is kept.
     ledger: Option<Kept>,
+    prices: Newest,
     watched: RefCell<Watched>,
     effective: RefCell<String>,
     stale: Cell<bool>,
@@ -142,6 +145,8 @@ struct Control {
 /// The ledger, and the seat in its directory.
 struct Kept {
     ledger: Ledger,
+    directory: PathBuf,
+    started: Instant,
     _seat: Seat,
 }
 
@@ -181,23 +186,24 @@ impl Control {
             WorkerCount::Count(count) => usize::from(count),
         };
         let mut registry = Registry::default();
-        let bank = Bank::in_memory(workers);
-        let bank = bank.map_err(|error| RunError::Start(format!("no memory for limits: {error}")))?;
+        let prices = Arc::new(ArcSwap::from_pointee(Prices::of(&snapshot)));
+        let State { bank, kept, books } = match &snapshot.ledger {
+            Some(settings) => keep_state(settings, workers, &snapshot.plan, &prices),
+            None => Bank::in_memory(workers).map(|bank| State { bank, kept: None, books: Vec::new() }),
+        }
+        .map_err(|error| {
+            RunError::Start(format!("the state of limits and ledger cannot be kept: {error}"))
+        })?;
         prepare(&mut snapshot, &mut registry, &bank, workers, 1).map_err(RunError::Start)?;
         let asked: Vec<SocketAddr> = snapshot.listeners.iter().map(|listener| listener.address).collect();
         let bound = server::bind(&asked, workers, occupied).map_err(not_started)?;
         let (wish, access) = (snapshot.server.driver, snapshot.log.access.clone());
-        let settings = snapshot.ledger.clone();
         let shared = Arc::new(Shared {
             published: Arc::new(Published::new(snapshot)),
             draining: AtomicBool::new(false),
             counters: (0..workers).map(|_| Arc::new(Counters::default())).collect(),
             bank: Arc::new(bank),
         });
-        let (ledger, books) = match &settings {
-            Some(settings) => keep_ledger(settings, workers, &shared.published)?,
-            None => (None, Vec::new()),
-        };
         let mut workers = server::start(&shared, workers, wish, books).map_err(not_started)?;
         let driver = workers.choices.first().map_or("none", |choice| choice.driver.name());
         tell_driver(&workers);
@@ -208,7 +214,8 @@ impl Control {
             shared,
             registry: RefCell::new(registry),
             log,
-            ledger,
+            ledger: kept,
+            prices,
             watched: RefCell::new(Watched::new(loaded.watched)),
             effective: RefCell::new(pretty(&loaded.effective)),
             stale: Cell::new(false),
@@ -267,7 +274,7 @@ impl Control {
             }
             if looked.elapsed() >= LOOK_EVERY {
                 looked = Instant::now();
-                self.shared.bank.sweep();
+                self.look_after_bank();
                 if self.watched.borrow_mut().have_changed() {
                     self.reload(origin);
                 }
@@ -281,6 +288,21 @@ impl Control {
                 self.end_records();
                 return Ok(());
             }
+        }
+    }
+
+    /// Returns idle leases, and follows which other processes use the same bank.
+    fn look_after_bank(&self) {
+        let bank = &self.shared.bank;
+        bank.sweep();
+        let Some(Kept { directory, started, .. }) = &self.ledger else { return };
+        let looked = Directory::try_enter(directory)
+            .and_then(|entered| entered.map_or(Ok(()), |entered| bank.look_for_others(&entered)));
+        if let Err(error) = looked {
+            tell(format_args!("tollgate: other processes of {} are not seen: {error}", directory.display()));
+        }
+        if started.elapsed() >= KNOWN_AFTER {
+            bank.begin_to_lease();
         }
     }
 
@@ -333,6 +355,7 @@ impl Control {
         self.stale.set(false);
         *self.watched.borrow_mut() = Watched::new(loaded.watched);
         *self.effective.borrow_mut() = pretty(&loaded.effective);
+        self.prices.store(Arc::new(Prices::of(&snapshot)));
         self.shared.published.publish(snapshot);
         // Leases of a limit that has become lower may be more than it allows.
         self.shared.bank.call_leases_back();
@@ -384,20 +407,25 @@ impl Pages for Control {
     }
 }
 
-/// Takes a seat in the ledger's directory and starts its thread. A book for each worker.
-fn keep_ledger(
-    settings: &Settings,
-    workers: usize,
-    published: &Arc<Published>,
-) -> Result<(Option<Kept>, Vec<Book>), RunError> {
-    let prices = Box::new(Prices { published: Arc::clone(published) });
-    let start = || -> io::Result<(Option<Kept>, Vec<Book>)> {
-        let directory = Directory::enter(&settings.directory)?;
-        let seat = directory.sit()?;
-        let (ledger, books) = Ledger::start(settings, &directory, &seat, workers, prices)?;
-        Ok((Some(Kept { ledger, _seat: seat }), books))
-    };
-    start().map_err(|error| RunError::Start(format!("the ledger cannot be kept: {error}")))
+/// What is kept of limits and requests.
+struct State {
+    bank: Bank,
+    kept: Option<Kept>,
+    /// One for each worker, where a ledger is kept.
+    books: Vec<Book>,
+}
+
+/// Takes a seat in the state directory, settles what dead processes have left there, starts the ledger's thread and
+/// opens the bank.
+fn keep_state(settings: &Settings, workers: usize, plan: &Plan, prices: &Newest) -> io::Result<State> {
+    let directory = Directory::enter(&settings.directory)?;
+    let seat = directory.sit()?;
+    let settlement = Box::new(Settlement { prices: Arc::clone(prices) });
+    // Before the bank is opened, which may make it anew: what the dead have held is known by the old places.
+    let (ledger, books) = Ledger::start(settings, &directory, &seat, workers, settlement)?;
+    let bank = Bank::open(&directory, &seat, workers, plan.limits.len())?;
+    let kept = Kept { ledger, directory: settings.directory.clone(), started: Instant::now(), _seat: seat };
+    Ok(State { bank, kept: Some(kept), books })
 }
 
 /// What a compiled snapshot still lacks: its number and the counters of its targets.
@@ -525,5 +553,7 @@ const DRAIN_EVERY: Duration = Duration::from_millis(10);
 const LOG_END_MAX: Duration = Duration::from_secs(1);
 /// A disk that is stuck or full holds it up for so long.
 const LEDGER_END_MAX: Duration = Duration::from_secs(5);
+/// Every process of a state directory looks for others each second: then all know of this one.
+const KNOWN_AFTER: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(400);
 const NAMES_EVERY: Duration = Duration::from_millis(500);

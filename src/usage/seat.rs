@@ -39,6 +39,16 @@ impl Directory {
         Ok(Directory { path: path.to_owned(), _starting: starting })
     }
 
+    /// The same without waiting; none where another process starts.
+    pub fn try_enter(path: &Path) -> io::Result<Option<Directory>> {
+        let starting = lock_file(&path.join("starting"))?;
+        match flock(&starting, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Directory { path: path.to_owned(), _starting: starting })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(named(error.into(), path)),
+        }
+    }
+
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.path

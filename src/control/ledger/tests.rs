@@ -18,7 +18,7 @@ impl Settle for Released {
     fn price(&mut self, record: &mut Record) {
         record.cost_pico = Some(1000);
     }
-    fn release(&mut self, _: &Record) {
+    fn release(&mut self, _: &Directory, _: &Record) {
         self.0.fetch_add(1, Relaxed);
     }
 }

@@ -166,7 +166,7 @@ impl Plan {
                 Window::Calendar(_) => bank::Kind::Budget,
                 Window::None => bank::Kind::Gauge,
             };
-            limit.cell = bank.place(&limit.name(), kind)?;
+            limit.cell = bank.place(&limit.name(), kind, limit.metric as u8)?;
         }
         Ok(())
     }

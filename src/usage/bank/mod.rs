@@ -14,6 +14,8 @@
 pub mod cell;
 mod store;
 
+pub use store::Estate;
+
 use crate::base::words::Words;
 use crate::usage::seat::{Directory, SEATS, Seat};
 use arc_swap::ArcSwap;
@@ -128,8 +130,9 @@ impl Bank {
         }
     }
 
-    /// The place of the limit of this name, the same for as long as the bank lives. Control alone asks.
-    pub fn place(&self, name: &str, kind: Kind) -> Result<u32, Full> {
+    /// The place of the limit of this name, the same for as long as the bank lives. `unit` says what it counts, to
+    /// whoever settles for the dead. Control alone asks.
+    pub fn place(&self, name: &str, kind: Kind, unit: u8) -> Result<u32, Full> {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         self.learn(&mut names);
         let hash = store::hash(name);
@@ -143,7 +146,7 @@ impl Bank {
         let cell = self.cell_words(at);
         cell[NAME].store(hash[0], Relaxed);
         cell[NAME + 1].store(hash[1], Relaxed);
-        cell[KIND].store(kind as u64, Relaxed);
+        cell[KIND].store(store::kind_word(kind, unit), Relaxed);
         self.cells[USED].store(at as u64 + 1, Release);
         names.insert(hash, at as u32);
         self.known.store(at + 1, Relaxed);
@@ -190,12 +193,6 @@ impl Bank {
             amount += if spent.tag == tag { spent.amount } else { 0 };
         });
         Tally { tag, amount }
-    }
-
-    /// Gives back what a request of a process that died held, but for `spent`, which is booked.
-    pub fn settle_for_dead(&self, column: &Column, hold: Hold, spent: u64) {
-        // No limit, no lease: what goes back goes to the bank.
-        column.settle(hold, spent, 0);
     }
 
     /// Gives leases back that nobody has used since the last time it looked there. Control calls it each second;
@@ -380,7 +377,7 @@ const MEMORY_CAPACITY: usize = 1 << 22;
 
 impl Kind {
     fn of(word: u64) -> Kind {
-        match word {
+        match word & 0xff {
             0 => Kind::Gauge,
             1 => Kind::Rate,
             _ => Kind::Budget,

@@ -7,14 +7,15 @@
 //! Errors: of files; a bank of another form is refused and not overwritten.
 
 use crate::base::words::{WORD_BYTES, Words};
-use crate::usage::bank::Kind;
 use crate::usage::bank::cell::{Tally, is_later};
+use crate::usage::bank::{Hold, Kind};
 use crate::usage::seat::{Directory, SEATS, Seat};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 /// Words before the first cell, and before the first pair of a column file.
 pub const HEADER_WORDS: usize = 64;
@@ -86,6 +87,70 @@ pub fn open(directory: &Directory, seat: &Seat, workers: usize, needed: usize) -
     mine[WORKERS].store(workers as u64, Relaxed);
     mine[FORM].store(FORM_1, Relaxed);
     Ok(Opened { cells, capacity, mine, epoch, is_alone })
+}
+
+/// What processes that died have left in the bank of a directory: what their requests hold.
+#[derive(Debug)]
+pub struct Estate {
+    cells: Words,
+    capacity: usize,
+}
+
+impl Estate {
+    /// The bank as it lies in the directory; none where there is none. Nobody makes it anew meanwhile: the caller
+    /// holds the directory.
+    pub fn open(directory: &Directory) -> io::Result<Option<Estate>> {
+        let path = directory.path().join("bank");
+        let Some(capacity) = header(&path)? else { return Ok(None) };
+        Ok(Some(Estate { cells: Words::open(&path, words(capacity))?, capacity }))
+    }
+
+    /// Settles what one request held: books what it used and gives the rest back. `used` says how much it used of
+    /// what a limit counts, by the limit's unit.
+    pub fn settle(&self, holds: &[Hold], used: &dyn Fn(u8) -> u64) {
+        for (at, first) in holds.iter().enumerate() {
+            if holds[..at].iter().any(|before| before.cell == first.cell)
+                || first.cell as usize >= self.capacity
+            {
+                continue;
+            }
+            let words = &self.cells[HEADER_WORDS + first.cell as usize * CELL_WORDS..][..CELL_WORDS];
+            let kind = words[KIND].load(Relaxed);
+            let mut left = if Kind::of(kind) == Kind::Gauge { 0 } else { used(unit_of(kind)) };
+            let of_cell = holds[at..].iter().filter(|hold| hold.cell == first.cell);
+            let count = of_cell.clone().count();
+            for (place, hold) in of_cell.enumerate() {
+                // What is more than was held was used, too, as far as it is a number.
+                let is_last = place + 1 == count && left != u64::MAX;
+                let spent = if is_last { left } else { left.min(hold.amount) };
+                left = left.saturating_sub(spent);
+                change(&words[TAKEN], |taken| {
+                    let sum = (taken.amount + spent).saturating_sub(hold.amount);
+                    (taken.tag == hold.tag).then_some(Tally { amount: sum, ..taken })
+                });
+                change(&words[BASE], |base| match base.tag == hold.tag {
+                    true => Some(Tally { amount: base.amount + spent, ..base }),
+                    false => is_later(hold.tag, base.tag).then_some(Tally { tag: hold.tag, amount: spent }),
+                });
+            }
+        }
+    }
+}
+
+/// Changes a word that others may change, too; nothing is changed where `to` gives none.
+fn change(word: &AtomicU64, to: impl Fn(Tally) -> Option<Tally>) {
+    let changed = |now| to(Tally::of(now)).map(Tally::word);
+    // Where it gives none all is as it should be.
+    let _ = word.fetch_update(AcqRel, Acquire, changed);
+}
+
+/// The kind and the unit of a cell, as its word holds them.
+pub fn kind_word(kind: Kind, unit: u8) -> u64 {
+    kind as u64 | u64::from(unit) << 8
+}
+
+fn unit_of(word: u64) -> u8 {
+    (word >> 8) as u8
 }
 
 /// The columns of the process in `seat`; none where it has not made them yet.

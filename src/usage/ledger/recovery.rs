@@ -26,7 +26,7 @@ pub trait Settle {
     fn price(&mut self, record: &mut Record);
     /// Settles what `record.holds` reserve. Called when the record is durable, once: only a kill right behind it can
     /// repeat it for this one record.
-    fn release(&mut self, record: &Record);
+    fn release(&mut self, directory: &Directory, record: &Record);
 }
 
 /// What recovery found.
@@ -69,7 +69,7 @@ pub fn recover(directory: &Directory, mine: Option<&Seat>, settle: &mut dyn Sett
         }
         match Region::open(&path) {
             Ok(Some(region)) => {
-                recover_seat(&region, &segments_path(directory.path()), seat, settle, &mut recovered)?;
+                recover_seat(&region, directory, seat, settle, &mut recovered)?;
             }
             // Its process died as it made it.
             Ok(None) => {}
@@ -95,11 +95,12 @@ struct Left {
 
 fn recover_seat(
     region: &Region,
-    segments: &Path,
+    directory: &Directory,
     seat: usize,
     settle: &mut dyn Settle,
     recovered: &mut Recovered,
 ) -> io::Result<()> {
+    let segments = &segments_path(directory.path());
     let mut left = left_in(region);
     let from = if region.is_of_this_boot() { region.mark() } else { suspect_from(segments, seat)? };
     let mut durable: HashMap<(String, u16), Option<Kind>> =
@@ -133,7 +134,7 @@ fn recover_seat(
     for Left { worker, slot, record } in &left {
         // Durable as a request: it was settled before, and a power failure has kept an older page of its slot.
         if record.kind == Kind::Crash && matches!(as_durable(record), None | Some(Kind::Crash)) {
-            settle.release(record);
+            settle.release(directory, record);
         }
         if let Some(slot) = region.slot(*worker, *slot) {
             slot.free();
@@ -198,7 +199,7 @@ mod tests {
         fn price(&mut self, record: &mut Record) {
             record.cost_pico = record.usage.input.map(|input| input * 1000);
         }
-        fn release(&mut self, record: &Record) {
+        fn release(&mut self, _: &Directory, record: &Record) {
             self.0.push((record.id.clone(), record.holds.clone()));
         }
     }

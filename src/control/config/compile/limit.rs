@@ -33,7 +33,8 @@ const NAMES_SHOWN: usize = 10;
 
 pub fn compile(context: &mut Context<'_>, routes: &Routes) -> Plan {
     let raw = &context.sources.raw;
-    let mut limits = Compiler { context, routes, limits: Vec::new(), calendars: HashMap::new() };
+    let mut limits =
+        Compiler { context, routes, limits: Vec::new(), calendars: HashMap::new(), needs_ledger_told: false };
     let organisations = limits.organisations();
     let (teams, team_chains) = limits.teams(&organisations);
     let by_name: HashMap<&str, usize> =
@@ -156,6 +157,8 @@ struct Compiler<'c, 'a> {
     limits: Vec<Limit>,
     /// 100,000 budgets have few different calendars.
     calendars: HashMap<CalendarKey<'a>, Option<Arc<Calendar>>>,
+    /// It has been told that budgets need a ledger.
+    needs_ledger_told: bool,
 }
 
 impl<'a> Compiler<'_, 'a> {
@@ -347,6 +350,7 @@ impl<'a> Compiler<'_, 'a> {
         };
         let calendar = self.calendar(at, raw);
         self.idle(at, raw);
+        self.needs_ledger(at, raw);
         let mode = match raw.mode {
             raw::Mode::Full => Mode::Full,
             raw::Mode::Step => Mode::Step(raw.step_tokens.unwrap_or(STEP_TOKENS)),
@@ -405,6 +409,18 @@ impl<'a> Compiler<'_, 'a> {
             self.context.error(at.key("timezone"), message);
         }
         calendar
+    }
+
+    /// A budget that a restart would refill is none. Told once.
+    fn needs_ledger(&mut self, at: &At, raw: &raw::Budget) {
+        let sources = self.context.sources;
+        let outlives = raw.window != raw::Period::Hour;
+        if outlives && sources.raw.ledger.is_none() && sources.is_whole() && !self.needs_ledger_told {
+            self.needs_ledger_told = true;
+            let message = "a budget of more than an hour needs [ledger] directory = \"PATH\", where what is spent \
+                           outlives the process: every restart would refill it";
+            self.context.error(at.key("window"), message);
+        }
     }
 
     /// Warns of settings without effect.

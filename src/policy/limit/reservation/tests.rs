@@ -21,7 +21,7 @@ impl Node {
     fn new(workers: usize, mut limits: Vec<Limit>) -> Node {
         let bank = Arc::new(Bank::in_memory(workers).expect("memory"));
         for (at, limit) in limits.iter_mut().enumerate() {
-            limit.cell = bank.place(&format!("{at}"), Kind::Budget).expect("room");
+            limit.cell = bank.place(&format!("{at}"), Kind::Budget, 0).expect("room");
         }
         let runs = [Run { first: 0, count: limits.len() as u32 }];
         let plan = Plan { limits, keys: vec![Chain::new(&runs, None)], ..Plan::default() };
