@@ -4,7 +4,7 @@
 //! one `u64` out; sums saturate, no float is touched. Parts that a price list leaves out cost what they are a
 //! kind of (`Parts`). A request whose input is longer than a tier's `above` is priced by that tier as a
 //! whole, as OpenAI, Anthropic and Google do (price pages, 2026-11). Counts that contradict each other are
-//! charged at the dearest reading: more tokens read from a cache than there were tokens. Absent: batch, flex
+//! charged as tokens that exist, dearer kinds first: more read from a cache, or of sound, than there were tokens. Absent: batch, flex
 //! and priority rates, tools and searches that are priced by the call, storage of caches.
 
 use crate::llm::dialect::{Caching, Usage};
@@ -151,17 +151,21 @@ impl Price {
     pub fn cost(&self, usage: &Usage) -> u64 {
         let input = Input::of(usage);
         let rates = match &self.tier {
-            Some(tier) if input.total() > tier.above => &tier.rates,
+            Some(tier) if input.total > tier.above => &tier.rates,
             _ => &self.rates,
         };
-        let output = usage.output_total().or(usage.reasoning).unwrap_or(0);
-        let reasoning = usage.reasoning.unwrap_or(0).min(output);
+        let output = Output::of(usage);
         let charges = [
             (input.plain, rates.input),
+            (input.audio, rates.audio_input),
+            (input.image, rates.image_input),
             (input.read, rates.cache_read),
             (input.written, rates.cache_write),
-            (output - reasoning, rates.output),
-            (reasoning, rates.reasoning),
+            (input.written_long, rates.cache_write_long),
+            (output.plain, rates.output),
+            (output.audio, rates.audio_output),
+            (output.image, rates.image_output),
+            (output.reasoning, rates.reasoning),
         ];
         charges
             .iter()
@@ -192,34 +196,65 @@ impl Rates {
 
 /// Prompt tokens by what they are charged as; no token is in two of them.
 struct Input {
+    total: u64,
     plain: u64,
+    audio: u64,
+    image: u64,
     read: u64,
     written: u64,
+    written_long: u64,
 }
 
 impl Input {
+    /// Which tokens of a sound or an image came from a cache is not told: as few as there can be.
     fn of(usage: &Usage) -> Input {
         let (read, written) = (usage.cache_read.unwrap_or(0), usage.cache_write.unwrap_or(0));
-        match (usage.caching, usage.input) {
-            (Caching::Beside, input) => Input { plain: input.unwrap_or(0), read, written },
-            (Caching::Inside, None) => Input { plain: 0, read, written },
+        let (mut plain, read, written) = match (usage.caching, usage.input_total()) {
+            (Caching::Beside, _) => (usage.input.unwrap_or(0), read, written),
+            (Caching::Inside, None) => (0, read, written),
             (Caching::Inside, Some(all)) => {
                 let written = written.min(all);
                 let read = read.min(all - written);
-                Input { plain: all - written - read, read, written }
+                (all - written - read, read, written)
             }
-        }
+        };
+        let total = plain.saturating_add(read).saturating_add(written);
+        let audio = part_of(&mut plain, usage.apart.audio_input);
+        let image = part_of(&mut plain, usage.apart.image_input);
+        let written_long = written.min(u64::from(usage.apart.cache_write_long));
+        Input { total, plain, audio, image, read, written: written - written_long, written_long }
     }
+}
 
-    fn total(&self) -> u64 {
-        self.plain.saturating_add(self.read).saturating_add(self.written)
+/// Tokens written by what they are charged as; no token is in two of them.
+struct Output {
+    plain: u64,
+    audio: u64,
+    image: u64,
+    reasoning: u64,
+}
+
+impl Output {
+    fn of(usage: &Usage) -> Output {
+        let mut plain = usage.output_total().or(usage.reasoning).unwrap_or(0);
+        let audio = part_of(&mut plain, usage.apart.audio_output);
+        let image = part_of(&mut plain, usage.apart.image_output);
+        let reasoning = plain.min(usage.reasoning.unwrap_or(0));
+        Output { plain: plain - reasoning, audio, image, reasoning }
     }
+}
+
+/// Takes `part` out of `whole`, or what there is of it.
+fn part_of(whole: &mut u64, part: u32) -> u64 {
+    let part = u64::from(part).min(*whole);
+    *whole -= part;
+    part
 }
 
 #[cfg(test)]
 mod tests {
     use super::{Caching, PICO_PER_USD, Parts, Price, Tier, units, usd};
-    use crate::llm::dialect::{TOKENS_MAX, Usage};
+    use crate::llm::dialect::{Apart, TOKENS_MAX, Usage};
     use proptest::prelude::*;
 
     /// Dollars per million tokens are micro-dollars a token: times 10^6 they are pico-dollars.
@@ -252,7 +287,24 @@ mod tests {
             caching: Caching::Beside,
             ..Usage::default()
         };
-        let rows: [(&str, &Price, Usage, u64); 11] = [
+        // gpt-audio: $2.50, $10, audio $32 and $64 (OpenAI).
+        let mut gpt_audio = price(2_500_000, 10_000_000, None, None);
+        (gpt_audio.rates.audio_input, gpt_audio.rates.audio_output) = (32_000_000, 64_000_000);
+        // A model that draws: $5, images $8 in and $30 out.
+        let mut image = price(5_000_000, 0, None, None);
+        (image.rates.image_input, image.rates.image_output) = (8_000_000, 30_000_000);
+        // claude-sonnet-4-5 with its price for an hour in the cache: $6.
+        let mut hourly = price(3_000_000, 15_000_000, Some(300_000), Some(3_750_000));
+        hourly.rates.cache_write_long = 6_000_000;
+        let apart = |usage: Usage, audio_input, audio_output, cache_write_long| {
+            let apart = Apart { audio_input, audio_output, cache_write_long, ..Apart::NONE };
+            Usage { apart, ..usage }
+        };
+        let images = |usage: Usage, image_input, image_output| {
+            let apart = Apart { image_input, image_output, ..Apart::NONE };
+            Usage { apart, ..usage }
+        };
+        let rows: [(&str, &Price, Usage, u64); 19] = [
             ("nothing known", &gpt_4o_mini, Usage::default(), 0),
             // 1000 * 0.15 + 500 * 0.60 = 450 micro-dollars
             ("plain", &gpt_4o_mini, usage(1_000, 500), 450_000_000),
@@ -281,6 +333,30 @@ mod tests {
             // 100 * 2 + 60 * 8 + 40 * 3 = 800
             ("reasoning", &sonar, Usage { reasoning: Some(40), ..usage(100, 100) }, 800_000_000),
             ("reasoning alone", &sonar, Usage { reasoning: Some(40), ..Usage::default() }, 120_000_000),
+            // 300 * 2.5 + 700 * 32 + 50 * 10 + 250 * 64 = 750 + 22400 + 500 + 16000
+            ("sound", &gpt_audio, apart(usage(1_000, 300), 700, 250, 0), 39_650_000_000),
+            // 200 of the 1000 are cached: 0 * 2.5 + 800 * 32 + 200 * 2.5
+            (
+                "sound, some of it cached",
+                &gpt_audio,
+                apart(Usage { cache_read: Some(200), ..usage(1_000, 0) }, 1_000, 0, 0),
+                26_100_000_000,
+            ),
+            // 1000 * 32 + 300 * 64
+            ("more sound than tokens", &gpt_audio, apart(usage(1_000, 300), 9_999, 9_999, 0), 51_200_000_000),
+            // Beside the 9, as its vendor counts: 9 * 2.5 + 375 * 32 + 201 * 10
+            (
+                "sound beside",
+                &gpt_audio,
+                apart(Usage { total_reported: Some(585), ..usage(9, 201) }, 375, 0, 0),
+                14_032_500_000,
+            ),
+            // 744 * 5 + 256 * 8 + 1290 * 30
+            ("images", &image, images(usage(1_000, 1_290), 256, 1_290), 44_468_000_000),
+            // 2000 written, 1500 of them for an hour: 500 * 3.75 + 1500 * 6 = 1875 + 9000
+            ("written for an hour", &hourly, apart(anthropic(0, 0, 2_000, 0), 0, 0, 1_500), 10_875_000_000),
+            ("all for an hour", &hourly, apart(anthropic(0, 0, 2_000, 0), 0, 0, 9_999), 12_000_000_000),
+            ("no price for an hour", &sonnet, apart(anthropic(0, 0, 2_000, 0), 0, 0, 1_500), 7_500_000_000),
         ];
         for (name, price, usage, pico) in rows {
             assert_eq!(price.cost(&usage), pico, "{name}");
@@ -368,8 +444,14 @@ mod tests {
     fn counts() -> impl Strategy<Value = Usage> {
         let count =
             || prop_oneof![Just(None), (0..1_000_u64).prop_map(Some), (0..=TOKENS_MAX).prop_map(Some)];
-        (prop::array::uniform6(count()), any::<bool>()).prop_map(
-            |([input, output, cache_read, cache_write, reasoning, total_reported], beside)| Usage {
+        let part = || prop_oneof![Just(0), 0..1_000_u32, 0..=TOKENS_MAX as u32];
+        let apart = prop::array::uniform5(part()).prop_map(|[a, b, c, d, cache_write_long]| {
+            let (audio_input, audio_output, image_input, image_output) = (a, b, c, d);
+            Apart { audio_input, audio_output, image_input, image_output, cache_write_long }
+        });
+        (prop::array::uniform6(count()), apart, any::<bool>()).prop_map(
+            |([input, output, cache_read, cache_write, reasoning, total_reported], apart, beside)| Usage {
+                apart,
                 input,
                 output,
                 cache_read,

@@ -13,7 +13,7 @@
 //! counts as missing.
 //! Errors: none. Absent: decompression (`usage/inflate`), money, what a class means for the client.
 
-use crate::llm::dialect::{Class, Dialect, HoleKind, Skeleton, Usage};
+use crate::llm::dialect::{Caching, Class, Dialect, HoleKind, Skeleton, Usage};
 use crate::usage::Provenance;
 use crate::usage::memo::{self, Filling, Gap};
 use std::ops::Range;
@@ -157,6 +157,10 @@ impl Meter {
     /// failed before its first text only what the provider reported is known.
     pub fn finish(&self, known: Known) -> Usage {
         let mut usage = self.usage;
+        if usage.caching == Caching::Inside {
+            // Tokens of sound that stand beside the others go in: who keeps only the sums has them right.
+            usage.input = usage.input_total();
+        }
         let text_bytes = self.text_bytes();
         if self.failed && text_bytes == 0 {
             return usage;

@@ -9,5 +9,5 @@ pub mod meter;
 pub mod seat;
 pub mod window;
 
-pub use crate::llm::dialect::{Provenance, Usage};
+pub use crate::llm::dialect::{Apart, Provenance, Usage};
 pub use crate::llm::price;

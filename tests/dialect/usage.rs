@@ -3,16 +3,22 @@
 use crate::corpus::{Case, cases};
 use serde_json::{Value, json};
 use tollgate::codec::sse::{Event, Framer};
-use tollgate::llm::dialect::{Class, Dialect};
+use tollgate::llm::dialect::{Apart, Caching, Class, Dialect};
 use tollgate::usage::inflate::{Coding, Inflate};
 use tollgate::usage::meter::{Known, Meter, Seen, Shape};
 use tollgate::usage::{Provenance, Usage};
 
 /// Answers whose vendor counts otherwise than the dialect, and how. The numbers are read as they stand.
-const EXCEPTIONS: [(&str, &str); 3] = [
-    ("gemini/openai_compat_chat.", "thinking shows in total_tokens only"),
-    ("mistral/chat.audio_in.", "audio tokens are in total_tokens, not in prompt_tokens"),
-    ("mistral/chat.special_audio_tokens_outside_prompt_tokens.", "the same"),
+const EXCEPTIONS: [(&str, &str); 1] = [("gemini/openai_compat_chat.", "thinking shows in total_tokens only")];
+
+/// Recorded answers with tokens that have prices of their own: audio and images that came in, and the
+/// tokens that this makes in all.
+const APART: [(&str, u32, u32, u64); 5] = [
+    ("mistral/chat.audio_in.1", 375, 0, 384),
+    ("mistral/chat.special_audio_tokens_outside_prompt_tokens.1", 375, 0, 386),
+    ("openai/chat.audio_in.1", 1, 0, 28),
+    ("openrouter/chat.audio_in.1", 150, 0, 175),
+    ("azure/chat.image_b64.1", 0, 256, 265),
 ];
 
 /// Bodies up to this long are cut at every offset.
@@ -37,6 +43,76 @@ fn usage_is_what_the_corpus_expects() {
     let checked = cases.iter().filter(|case| case.expect.is_some()).count();
     eprintln!("checked the usage of {checked} recorded answers");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn tokens_with_prices_of_their_own_are_told_apart() {
+    let cases = cases();
+    let mut told = Vec::new();
+    for case in cases.iter().filter(|case| case.expect.is_some()) {
+        let mut meter = Meter::new(case.dialect, case.shape);
+        read_whole(&mut meter, case);
+        let finished = meter.finish(Known::default());
+        match APART.iter().find(|(name, ..)| case.name.starts_with(name)) {
+            Some(&(name, audio_input, image_input, all)) => {
+                told.push(name);
+                assert_eq!(finished.apart, Apart { audio_input, image_input, ..Apart::NONE }, "{name}");
+                assert_eq!(finished.input_total(), Some(all), "{name}");
+            }
+            None => assert_eq!(finished.apart, Apart::NONE, "{}", case.name),
+        }
+    }
+    assert!(cases.is_empty() || told.len() == APART.len(), "only {told:?}");
+}
+
+#[test]
+fn every_place_of_such_tokens_is_read() {
+    let rows: [(Dialect, &str, Apart); 3] = [
+        (
+            Dialect::OpenAiChat,
+            r#"{"choices":[],"usage":{"prompt_tokens":100,"completion_tokens":90,"total_tokens":190,
+            "prompt_tokens_details":{"audio_tokens":5,"cached_tokens":2,"image_tokens":6},
+            "completion_tokens_details":{"image_tokens":7,"audio_tokens":8,"reasoning_tokens":0}}}"#,
+            Apart { audio_input: 5, image_input: 6, image_output: 7, audio_output: 8, cache_write_long: 0 },
+        ),
+        (
+            Dialect::OpenAiResponses,
+            r#"{"output":[],"status":"completed","usage":{"input_tokens":100,"output_tokens":90,
+            "input_tokens_details":{"image_tokens":6,"audio_tokens":5},"output_tokens_details":null}}"#,
+            Apart { audio_input: 5, image_input: 6, ..Apart::NONE },
+        ),
+        (
+            Dialect::Anthropic,
+            r#"{"content":[],"stop_reason":"end_turn","usage":{"input_tokens":3,"output_tokens":1,
+            "cache_creation_input_tokens":1636,"cache_creation":{"ephemeral_5m_input_tokens":600,
+            "ephemeral_1h_input_tokens":1036}}}"#,
+            Apart { cache_write_long: 1_036, ..Apart::NONE },
+        ),
+    ];
+    for (dialect, body, apart) in rows {
+        let mut meter = Meter::new(dialect, Shape::Whole);
+        meter.piece(body.as_bytes());
+        meter.end();
+        assert_eq!(meter.reported().apart, apart, "{body}");
+        assert!(!meter.reported().flawed, "{body}");
+    }
+    // A stream tells it with the first event; the last one, which tells no parts, takes nothing back.
+    let events = [
+        r#"{"type":"message_start","message":{"usage":{"input_tokens":3,"cache_creation_input_tokens":9,
+        "cache_creation":{"ephemeral_1h_input_tokens":9},"output_tokens":1}}}"#,
+        r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},
+        "usage":{"input_tokens":3,"cache_creation_input_tokens":9,"output_tokens":4}}"#,
+    ];
+    let mut meter = Meter::new(Dialect::Anthropic, Shape::Stream);
+    for event in events {
+        meter.event(format!("data: {}\n\n", event.replace('\n', "")).as_bytes());
+    }
+    assert_eq!(meter.reported().apart, Apart { cache_write_long: 9, ..Apart::NONE });
+    let absurd = r#"{"choices":[],"usage":{"prompt_tokens":1,"prompt_tokens_details":{"audio_tokens":-1}}}"#;
+    let mut meter = Meter::new(Dialect::OpenAiChat, Shape::Whole);
+    meter.piece(absurd.as_bytes());
+    meter.end();
+    assert!(meter.reported().flawed && meter.reported().apart == Apart::NONE);
 }
 
 #[test]
@@ -97,12 +173,8 @@ fn an_answer_that_breaks_off_is_estimated() {
         let estimated = |meter: &Meter| {
             let usage = meter.finish(known);
             let reported = meter.reported().output.unwrap_or(0);
-            assert_eq!(
-                usage.output,
-                Some(reported.max(meter.text_bytes().div_ceil(4).min(7))),
-                "{}",
-                case.name
-            );
+            let of_text = meter.text_bytes().div_ceil(4).max(meter.content_events()).min(7);
+            assert_eq!(usage.output, Some(reported.max(of_text)), "{}", case.name);
             assert_eq!(usage.provenance, Provenance::Estimated, "{}", case.name);
             assert!(usage.input_total().is_some(), "{}", case.name);
         };
@@ -117,7 +189,13 @@ fn an_answer_that_breaks_off_is_estimated() {
         read_whole(&mut meter, case);
         match meter.reported().output {
             Some(_) if meter.is_complete() => {
-                assert_eq!(meter.finish(known), *meter.reported(), "{}", case.name);
+                let reported = meter.reported();
+                // Sound that is counted beside the prompt goes in.
+                let with_all = Usage { input: reported.input_total(), ..*reported };
+                let expected = if reported.caching == Caching::Inside { with_all } else { *reported };
+                let finished = meter.finish(known);
+                assert_eq!(finished, expected, "{}", case.name);
+                assert_eq!(totals(&finished), totals(reported), "{}", case.name);
             }
             None if meter.is_complete() => estimated(&meter),
             _ => {}

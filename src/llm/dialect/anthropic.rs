@@ -13,7 +13,7 @@ use super::lane::{Lane, LaneKind, Lanes, Part, index};
 use super::peek::{RequestFields, Streaming};
 use super::skeleton::{Kept, Reach, Texts};
 use super::stream::{Closes, Ending, Refusal, StreamState};
-use super::usage::{Caching, Member, Members};
+use super::usage::{Caching, Member, Members, Place};
 use super::write::{Object, event, object};
 use super::{Class, Usage, Wire};
 use crate::base::error::{Error, Kind as ErrorKind};
@@ -260,11 +260,12 @@ fn error_members(error: &Error, id: &RequestId, body: &mut Object<'_>) {
 }
 
 const MEMBERS: &Members = &[
-    ("input_tokens", None, Member::Input),
-    ("output_tokens", None, Member::Output),
-    ("cache_read_input_tokens", None, Member::CacheRead),
-    ("cache_creation_input_tokens", None, Member::CacheWrite),
-    ("output_tokens_details", Some("thinking_tokens"), Member::Reasoning),
+    ("input_tokens", Place::Count(Member::Input)),
+    ("output_tokens", Place::Count(Member::Output)),
+    ("cache_read_input_tokens", Place::Count(Member::CacheRead)),
+    ("cache_creation_input_tokens", Place::Count(Member::CacheWrite)),
+    ("cache_creation", Place::Details(&[("ephemeral_1h_input_tokens", Member::CacheWriteLong)])),
+    ("output_tokens_details", Place::Details(&[("thinking_tokens", Member::Reasoning)])),
 ];
 
 /// The event's type: the data's own, else its SSE name; empty where both are missing.

@@ -33,7 +33,7 @@ pub use lane::{Lane, LaneKind, LaneText, Lanes, Part};
 pub use peek::{MODEL_LEN_MAX, Peek, UsageInStream};
 pub use skeleton::{DOCUMENT_MAX, Hole, HoleKind, Kept, Reach, Skeleton, Texts};
 pub use stream::{Closes, Ending, Refusal, ShowUsage, StreamState, TEXTS_MAX};
-pub use usage::{Caching, Provenance, TOKENS_MAX, Usage};
+pub use usage::{Apart, Caching, Provenance, TOKENS_MAX, Usage};
 
 use crate::base::error::Error;
 use crate::base::id::RequestId;

@@ -4,7 +4,7 @@
 use super::cut::set;
 use super::lane::index;
 use super::stream::{Closes, Ending, Refusal, StreamState};
-use super::usage::{Caching, Member, Members, Provenance};
+use super::usage::{Apart, Caching, Member, Members, Place, Provenance};
 use super::write::{Object, event, object};
 use super::{Class, Usage};
 use crate::base::error::{Error, Kind as ErrorKind};
@@ -75,15 +75,29 @@ fn is_object(value: Value<'_>) -> bool {
 
 /// Where usage stands in the older OpenAI dialects. The last three are vendors' own names for cached tokens.
 const MEMBERS: &Members = &[
-    ("prompt_tokens", None, Member::Input),
-    ("completion_tokens", None, Member::Output),
-    ("total_tokens", None, Member::Total),
-    ("prompt_tokens_details", Some("cached_tokens"), Member::CacheRead),
-    ("prompt_tokens_details", Some("cache_write_tokens"), Member::CacheWrite),
-    ("completion_tokens_details", Some("reasoning_tokens"), Member::Reasoning),
-    ("prompt_cache_hit_tokens", None, Member::CacheRead), // DeepSeek
-    ("num_cached_tokens", None, Member::CacheRead),       // Mistral, before prompt_tokens_details
-    ("cached_tokens", None, Member::CacheRead),           // Moonshot
+    ("prompt_tokens", Place::Count(Member::Input)),
+    ("completion_tokens", Place::Count(Member::Output)),
+    ("total_tokens", Place::Count(Member::Total)),
+    ("prompt_tokens_details", Place::Details(INPUT_DETAILS)),
+    ("completion_tokens_details", Place::Details(OUTPUT_DETAILS)),
+    ("prompt_cache_hit_tokens", Place::Count(Member::CacheRead)), // DeepSeek
+    ("num_cached_tokens", Place::Count(Member::CacheRead)),       // Mistral, before prompt_tokens_details
+    ("cached_tokens", Place::Count(Member::CacheRead)),           // Moonshot
+];
+
+/// Of tokens that came in, in all dialects of OpenAI. Images: xAI, Azure.
+pub(super) const INPUT_DETAILS: &[(&str, Member)] = &[
+    ("cached_tokens", Member::CacheRead),
+    ("cache_write_tokens", Member::CacheWrite),
+    ("audio_tokens", Member::AudioInput),
+    ("image_tokens", Member::ImageInput),
+];
+
+/// Of tokens that came out, in all dialects of OpenAI. Images: OpenRouter.
+pub(super) const OUTPUT_DETAILS: &[(&str, Member)] = &[
+    ("reasoning_tokens", Member::Reasoning),
+    ("audio_tokens", Member::AudioOutput),
+    ("image_tokens", Member::ImageOutput),
 ];
 
 /// Reads `usage`, or where a vendor puts it elsewhere, that: `x_groq.usage` (Groq, without being asked) and a
@@ -158,6 +172,7 @@ pub(super) const NOTHING_USED: Usage = Usage {
     cache_write: None,
     reasoning: None,
     total_reported: None,
+    apart: Apart::NONE,
     caching: Caching::Inside,
     provenance: Provenance::Counted,
     flawed: false,

@@ -11,11 +11,11 @@
 
 use super::cut::{cut_elements, type_of};
 use super::lane::{Lane, LaneKind, Lanes, Part, index};
-use super::openai_chunk::error_body;
+use super::openai_chunk::{INPUT_DETAILS, OUTPUT_DETAILS, error_body};
 use super::peek::{RequestFields, Streaming};
 use super::skeleton::{Kept, Reach, Texts};
 use super::stream::{Closes, Ending, Refusal, StreamState};
-use super::usage::{Member, Members};
+use super::usage::{Member, Members, Place};
 use super::{Class, Usage, Wire, openai_responses_write as write};
 use crate::base::error::Error;
 use crate::base::id::RequestId;
@@ -192,12 +192,11 @@ const CALLS: [&[u8]; 6] = [
 ];
 
 const MEMBERS: &Members = &[
-    ("input_tokens", None, Member::Input),
-    ("output_tokens", None, Member::Output),
-    ("total_tokens", None, Member::Total),
-    ("input_tokens_details", Some("cached_tokens"), Member::CacheRead),
-    ("input_tokens_details", Some("cache_write_tokens"), Member::CacheWrite),
-    ("output_tokens_details", Some("reasoning_tokens"), Member::Reasoning),
+    ("input_tokens", Place::Count(Member::Input)),
+    ("output_tokens", Place::Count(Member::Output)),
+    ("total_tokens", Place::Count(Member::Total)),
+    ("input_tokens_details", Place::Details(INPUT_DETAILS)),
+    ("output_tokens_details", Place::Details(OUTPUT_DETAILS)),
 ];
 
 /// The event's type: the data's own, else its SSE name; empty where both are missing.

@@ -43,10 +43,22 @@ pub struct Usage {
     pub reasoning: Option<u64>,
     /// The provider's own sum.
     pub total_reported: Option<u64>,
+    pub apart: Apart,
     pub caching: Caching,
     pub provenance: Provenance,
     /// The provider reported a number that was not believed.
     pub flawed: bool,
+}
+
+/// Tokens among the others that have prices of their own; 0 where there are none or nothing is said of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Apart {
+    pub audio_input: u32,
+    pub audio_output: u32,
+    pub image_input: u32,
+    pub image_output: u32,
+    /// Of `cache_write`, those that are kept longer (Anthropic: an hour).
+    pub cache_write_long: u32,
 }
 
 /// A member of [`Usage`] that a document may set.
@@ -58,17 +70,36 @@ pub(super) enum Member {
     CacheWrite,
     Reasoning,
     Total,
+    AudioInput,
+    AudioOutput,
+    ImageInput,
+    ImageOutput,
+    CacheWriteLong,
 }
 
-/// Where a dialect's usage object holds which member: its name, or the name of an object in it and a name in
-/// that.
-pub(super) type Members = [(&'static str, Option<&'static str>, Member)];
+/// Where a dialect's usage object holds which member.
+pub(super) type Members = [(&'static str, Place)];
+
+/// What a name in a usage object stands for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place {
+    Count(Member),
+    /// An object with further counts.
+    Details(&'static [(&'static str, Member)]),
+}
 
 impl Usage {
     /// All prompt tokens, with those read from and written to a cache.
+    ///
+    /// Mistral counts audio beside `prompt_tokens` (2 of 2 recordings, 2026-08): where the provider's own sum
+    /// holds only with those tokens added, they are added here.
     pub fn input_total(&self) -> Option<u64> {
         match self.caching {
-            Caching::Inside => self.input,
+            Caching::Inside => {
+                let audio = u64::from(self.apart.audio_input);
+                let beside = audio > 0 && self.reasoning != Some(audio) && self.sum_lacks(self.input, audio);
+                self.input.map(|input| if beside { input + audio } else { input })
+            }
             Caching::Beside => {
                 let parts = [self.input, self.cache_read, self.cache_write];
                 parts.into_iter().flatten().reduce(|sum, part| sum + part)
@@ -82,10 +113,16 @@ impl Usage {
     /// own sum holds only with the reasoning tokens added, they are added here.
     pub fn output_total(&self) -> Option<u64> {
         let (output, Some(reasoning)) = (self.output?, self.reasoning) else { return self.output };
-        let beside = self.input_total().zip(self.total_reported).is_some_and(|(input, total)| {
-            reasoning > 0 && input.checked_add(output + reasoning) == Some(total)
-        });
+        let beside = reasoning > 0 && self.sum_lacks(self.input_total(), reasoning);
         Some(if beside { output + reasoning } else { output })
+    }
+
+    /// Whether the provider's own sum is that of `input`, the output and so many tokens more.
+    fn sum_lacks(&self, input: Option<u64>, tokens: u64) -> bool {
+        let (Some(input), Some(output), Some(total)) = (input, self.output, self.total_reported) else {
+            return false;
+        };
+        input.checked_add(output + tokens) == Some(total)
     }
 
     /// The sum of both totals, as far as they are known.
@@ -109,6 +146,7 @@ impl Usage {
         take(&mut self.cache_write, later.cache_write);
         take(&mut self.reasoning, later.reasoning);
         take(&mut self.total_reported, later.total_reported);
+        self.apart.update(&later.apart);
         if later.caching == Caching::Beside {
             self.caching = Caching::Beside;
         }
@@ -120,15 +158,14 @@ impl Usage {
     /// counts.
     pub(super) fn merge(&mut self, object: Value<'_>, members: &Members) {
         for member in object.members().map_while(Result::ok) {
-            let named = members.iter().filter(|(name, ..)| member.key.is(name));
-            for (_, inner, place) in named {
-                match inner {
-                    None => self.set(*place, member.value),
-                    Some(inner) => {
-                        let details = member.value.members().map_while(Result::ok);
-                        details
-                            .filter(|detail| detail.key.is(inner))
-                            .for_each(|detail| self.set(*place, detail.value));
+            let Some((_, place)) = members.iter().find(|(name, _)| member.key.is(name)) else { continue };
+            match place {
+                Place::Count(count) => self.set(*count, member.value),
+                Place::Details(names) => {
+                    for detail in member.value.members().map_while(Result::ok) {
+                        if let Some((_, count)) = names.iter().find(|(name, _)| detail.key.is(name)) {
+                            self.set(*count, detail.value);
+                        }
                     }
                 }
             }
@@ -143,7 +180,14 @@ impl Usage {
             self.flawed = true;
             return;
         };
+        // A count that is believed fits: `TOKENS_MAX` is less than 2^32.
+        let part = count as u32;
         let place = match place {
+            Member::AudioInput => return self.apart.audio_input = part,
+            Member::AudioOutput => return self.apart.audio_output = part,
+            Member::ImageInput => return self.apart.image_input = part,
+            Member::ImageOutput => return self.apart.image_output = part,
+            Member::CacheWriteLong => return self.apart.cache_write_long = part,
             Member::Input => &mut self.input,
             Member::Output => &mut self.output,
             Member::CacheRead => &mut self.cache_read,
@@ -152,5 +196,24 @@ impl Usage {
             Member::Total => &mut self.total_reported,
         };
         *place = Some(count);
+    }
+}
+
+impl Apart {
+    /// Nothing is said.
+    pub const NONE: Apart =
+        Apart { audio_input: 0, audio_output: 0, image_input: 0, image_output: 0, cache_write_long: 0 };
+
+    /// Takes over what `later` knows.
+    fn update(&mut self, later: &Apart) {
+        if *later == Apart::NONE {
+            return;
+        }
+        let take = |old: &mut u32, new: u32| *old = if new == 0 { *old } else { new };
+        take(&mut self.audio_input, later.audio_input);
+        take(&mut self.audio_output, later.audio_output);
+        take(&mut self.image_input, later.image_input);
+        take(&mut self.image_output, later.image_output);
+        take(&mut self.cache_write_long, later.cache_write_long);
     }
 }

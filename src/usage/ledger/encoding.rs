@@ -110,6 +110,7 @@ fn encode_usage(usage: &Usage, out: &mut Vec<u8>) {
         cache_write,
         reasoning,
         total_reported,
+        apart: _, // the cost has it
         caching,
         provenance,
         flawed,
@@ -272,7 +273,7 @@ pub mod tests {
     use super::{RECORD_BYTES_MAX, decode, encode};
     use crate::llm::dialect::Caching;
     use crate::usage::ledger::record::{Kind, Record};
-    use crate::usage::{Provenance, Usage};
+    use crate::usage::{Apart, Provenance, Usage};
     use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
 
     /// A record with something in every field, numbers near `n`.
@@ -303,6 +304,7 @@ pub mod tests {
                 cache_write: Some(u64::MAX),
                 reasoning: None,
                 total_reported: Some(n),
+                apart: Apart::NONE,
                 caching: Caching::Beside,
                 provenance: Provenance::Counted,
                 flawed: true,

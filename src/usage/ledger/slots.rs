@@ -29,7 +29,7 @@ use crate::llm::dialect::Caching;
 use crate::usage::ledger::record::{
     AttemptOutcome, Final, HOLDS_MAX, Hold, Intent, Kind, Record, STEPS, Target, cut,
 };
-use crate::usage::{Provenance, Usage};
+use crate::usage::{Apart, Provenance, Usage};
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -415,6 +415,7 @@ impl Slot<'_> {
             cache_write,
             reasoning,
             total_reported,
+            apart: _, // no room is left for it; the cost has it
             caching,
             provenance,
             flawed,
@@ -538,6 +539,7 @@ impl Slot<'_> {
             cache_write,
             reasoning,
             total_reported,
+            apart: Apart::NONE,
             caching,
             provenance,
             flawed,
