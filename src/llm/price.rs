@@ -3,9 +3,9 @@
 //! A price is so many pico-dollars (10^-12 USD) a token: "$0.0375 per million tokens" is 37,500. Usage in,
 //! one `u64` out; sums saturate, no float is touched. Parts that a price list leaves out cost what they are a
 //! kind of (`Parts`). A request whose input is longer than a tier's `above` is priced by that tier as a
-//! whole, as OpenAI, Anthropic and Google do (price pages, 2026-11). Counts that contradict each other are
-//! charged as tokens that exist, dearer kinds first: more read from a cache, or of sound, than there were tokens. Absent: batch, flex
-//! and priority rates, tools and searches that are priced by the call, storage of caches.
+//! whole, as OpenAI, Anthropic and Google do (price pages, 2026-11). Counts that contradict each other:
+//! no more tokens of a kind are charged than there were tokens. Absent: batch, flex and priority rates, tools and
+//! searches that are priced by the call, storage of caches.
 
 use crate::llm::dialect::{Caching, Usage};
 
@@ -268,6 +268,11 @@ mod tests {
         Usage { input: Some(input), output: Some(output), ..Usage::default() }
     }
 
+    fn anthropic(input: u64, cache_read: u64, cache_write: u64, output: u64) -> Usage {
+        let (cache_read, cache_write) = (Some(cache_read), Some(cache_write));
+        Usage { cache_read, cache_write, caching: Caching::Beside, ..usage(input, output) }
+    }
+
     #[test]
     fn an_answer_costs_what_the_vendors_page_says() {
         // gpt-4o-mini: $0.15, cached $0.075, out $0.60 per million (OpenAI).
@@ -279,32 +284,7 @@ mod tests {
         // A model with reasoning tokens of their own price, as perplexity/sonar-deep-research: $2, $8, $3.
         let mut sonar = price(2_000_000, 8_000_000, None, None);
         sonar.rates.reasoning = 3_000_000;
-        let anthropic = |input, cache_read, cache_write, output| Usage {
-            input: Some(input),
-            cache_read: Some(cache_read),
-            cache_write: Some(cache_write),
-            output: Some(output),
-            caching: Caching::Beside,
-            ..Usage::default()
-        };
-        // gpt-audio: $2.50, $10, audio $32 and $64 (OpenAI).
-        let mut gpt_audio = price(2_500_000, 10_000_000, None, None);
-        (gpt_audio.rates.audio_input, gpt_audio.rates.audio_output) = (32_000_000, 64_000_000);
-        // A model that draws: $5, images $8 in and $30 out.
-        let mut image = price(5_000_000, 0, None, None);
-        (image.rates.image_input, image.rates.image_output) = (8_000_000, 30_000_000);
-        // claude-sonnet-4-5 with its price for an hour in the cache: $6.
-        let mut hourly = price(3_000_000, 15_000_000, Some(300_000), Some(3_750_000));
-        hourly.rates.cache_write_long = 6_000_000;
-        let apart = |usage: Usage, audio_input, audio_output, cache_write_long| {
-            let apart = Apart { audio_input, audio_output, cache_write_long, ..Apart::NONE };
-            Usage { apart, ..usage }
-        };
-        let images = |usage: Usage, image_input, image_output| {
-            let apart = Apart { image_input, image_output, ..Apart::NONE };
-            Usage { apart, ..usage }
-        };
-        let rows: [(&str, &Price, Usage, u64); 19] = [
+        let rows: [(&str, &Price, Usage, u64); 11] = [
             ("nothing known", &gpt_4o_mini, Usage::default(), 0),
             // 1000 * 0.15 + 500 * 0.60 = 450 micro-dollars
             ("plain", &gpt_4o_mini, usage(1_000, 500), 450_000_000),
@@ -333,6 +313,33 @@ mod tests {
             // 100 * 2 + 60 * 8 + 40 * 3 = 800
             ("reasoning", &sonar, Usage { reasoning: Some(40), ..usage(100, 100) }, 800_000_000),
             ("reasoning alone", &sonar, Usage { reasoning: Some(40), ..Usage::default() }, 120_000_000),
+        ];
+        for (name, price, usage, pico) in rows {
+            assert_eq!(price.cost(&usage), pico, "{name}");
+        }
+    }
+
+    #[test]
+    fn tokens_of_other_kinds_have_prices_of_their_own() {
+        // gpt-audio: $2.50, $10, audio $32 and $64 (OpenAI).
+        let mut gpt_audio = price(2_500_000, 10_000_000, None, None);
+        (gpt_audio.rates.audio_input, gpt_audio.rates.audio_output) = (32_000_000, 64_000_000);
+        // A model that draws: $5, images $8 in and $30 out.
+        let mut image = price(5_000_000, 0, None, None);
+        (image.rates.image_input, image.rates.image_output) = (8_000_000, 30_000_000);
+        // claude-sonnet-4-5 with its price for an hour in the cache: $6.
+        let plain = price(3_000_000, 15_000_000, Some(300_000), Some(3_750_000));
+        let mut hourly = plain;
+        hourly.rates.cache_write_long = 6_000_000;
+        let apart = |usage: Usage, audio_input, audio_output, cache_write_long| {
+            let apart = Apart { audio_input, audio_output, cache_write_long, ..Apart::NONE };
+            Usage { apart, ..usage }
+        };
+        let images = |usage: Usage, image_input, image_output| {
+            let apart = Apart { image_input, image_output, ..Apart::NONE };
+            Usage { apart, ..usage }
+        };
+        let rows: [(&str, &Price, Usage, u64); 8] = [
             // 300 * 2.5 + 700 * 32 + 50 * 10 + 250 * 64 = 750 + 22400 + 500 + 16000
             ("sound", &gpt_audio, apart(usage(1_000, 300), 700, 250, 0), 39_650_000_000),
             // 200 of the 1000 are cached: 0 * 2.5 + 800 * 32 + 200 * 2.5
@@ -356,7 +363,7 @@ mod tests {
             // 2000 written, 1500 of them for an hour: 500 * 3.75 + 1500 * 6 = 1875 + 9000
             ("written for an hour", &hourly, apart(anthropic(0, 0, 2_000, 0), 0, 0, 1_500), 10_875_000_000),
             ("all for an hour", &hourly, apart(anthropic(0, 0, 2_000, 0), 0, 0, 9_999), 12_000_000_000),
-            ("no price for an hour", &sonnet, apart(anthropic(0, 0, 2_000, 0), 0, 0, 1_500), 7_500_000_000),
+            ("no price for an hour", &plain, apart(anthropic(0, 0, 2_000, 0), 0, 0, 1_500), 7_500_000_000),
         ];
         for (name, price, usage, pico) in rows {
             assert_eq!(price.cost(&usage), pico, "{name}");
