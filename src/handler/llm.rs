@@ -152,6 +152,9 @@ pub async fn serve(
 /// The one status that may mean that a provider was asked under a wrong path.
 pub const NOT_FOUND: u16 = 404;
 
+/// A limit refuses.
+const TOO_MANY: u16 = 429;
+
 /// The way of a request.
 async fn answer(call: &mut Call<'_>, downstream: &mut Downstream) -> Result<Answering, Stop> {
     let path = call.head.uri.path().to_owned();
@@ -273,6 +276,10 @@ async fn answer_whole(call: &mut Call<'_>, downstream: &mut Downstream, body: &[
 /// Answers with an error.
 async fn refuse(call: &mut Call<'_>, downstream: &mut Downstream, error: &Error) -> After {
     call.exchange.refuse(error);
+    if error.kind.row().status == TOO_MANY {
+        // It comes again soon, and not on a new connection if that can be helped.
+        downstream.forget_body();
+    }
     let dialect = request::error_dialect(call);
     let mut sink = Sink::Http1(Http1Sink::new(downstream, client(call, downstream)));
     let limits = answer::told_limits(call);

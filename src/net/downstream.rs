@@ -207,6 +207,16 @@ impl Downstream {
         }
     }
 
+    /// Forgets what has come of a body that nobody wants: where that is all of it, the connection can go on behind
+    /// an answer that was given without it.
+    pub fn forget_body(&mut self) {
+        while !self.is_body_read() {
+            if !matches!(self.take_piece(), Ok(Some(_))) {
+                return;
+            }
+        }
+    }
+
     /// The whole body in one piece of at most `bytes_max`. A body that came with its head is not copied;
     /// another one grows as its bytes arrive, and `permit` with it.
     pub async fn collect_body(&mut self, bytes_max: u64, permit: &mut Permit) -> Result<Slice, BodyError> {

@@ -9,6 +9,7 @@ mod canary;
 mod diagnosis;
 mod gateway;
 mod ledger;
+mod limits;
 mod log;
 mod many;
 mod reload;
