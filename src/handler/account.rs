@@ -17,8 +17,11 @@ use crate::llm::dialect::Dialect;
 use crate::llm::price::{self, Price};
 use crate::llm::provider::Provider;
 use crate::policy::auth::Key;
-use crate::policy::exchange::{Ended, Exchange, Step};
-use crate::policy::limit::plan::{AtLimit, Chain, Limit, Metric, Mode, OUTPUT_TOKENS_ASSUMED, Window};
+use crate::policy::exchange::{Ended, Exchange, Served, Step};
+use crate::policy::limit::address::{self, Place};
+use crate::policy::limit::plan::{
+    AddressLimits, AtLimit, Chain, Limit, Metric, Mode, OUTPUT_TOKENS_ASSUMED, Window,
+};
 use crate::policy::limit::reservation::{self, Ask, Desk, Reservation, Time};
 use crate::usage::estimate::{ModelId, tokens};
 use crate::usage::ledger::{AttemptOutcome, Entry, Final, Intent, OnFailure, Target};
@@ -32,6 +35,7 @@ pub struct Account<'a> {
     snapshot: &'a Snapshot,
     reservation: Reservation,
     entry: Option<Entry>,
+    client: Client<'a>,
     /// The key's with its team's and organisation's, the listener's; the model's and the provider's, once known.
     chains: [Chain; 4],
     /// What a token of the target costs; none: nothing, or nobody knows.
@@ -47,6 +51,14 @@ pub struct Account<'a> {
     has_called: bool,
     /// It was refused by a limit or by the ledger: nothing of it counts.
     is_void: bool,
+}
+
+/// The client's address, what it may have, and its place.
+struct Client<'a> {
+    address: IpAddr,
+    listener: usize,
+    limits: Option<&'a AddressLimits>,
+    place: Option<Place>,
 }
 
 /// What a call to a target would be.
@@ -85,10 +97,16 @@ pub struct Refused<'a> {
 pub const TAGS: &str = "x-tollgate-tags";
 
 impl<'a> Account<'a> {
-    /// The account of a request of `key` at a listener; none where nothing is counted.
-    pub fn open(worker: &'a Worker, snapshot: &'a Snapshot, key: &Key, listener: usize) -> Option<Box<Self>> {
+    /// The account of a request of `key` from a client's address at a listener; none where nothing is counted.
+    pub fn open(
+        worker: &'a Worker,
+        snapshot: &'a Snapshot,
+        key: &Key,
+        (listener, address): (usize, IpAddr),
+    ) -> Option<Box<Self>> {
         let plan = &snapshot.plan;
-        if plan.limits.is_empty() && worker.book.is_none() {
+        let client = Client { address, listener, limits: plan.address(listener), place: None };
+        if plan.limits.is_empty() && worker.book.is_none() && client.limits.is_none() {
             return None;
         }
         let chains = [plan.key(key.index), plan.listener(listener), Chain::default(), Chain::default()];
@@ -97,6 +115,7 @@ impl<'a> Account<'a> {
             snapshot,
             reservation: Reservation::default(),
             entry: None,
+            client,
             chains,
             price: None,
             is_unpriced: false,
@@ -112,6 +131,11 @@ impl<'a> Account<'a> {
     /// Takes one request and its place.
     pub fn admit(&mut self) -> Result<(), Error> {
         let desk = desk(self.worker, self.snapshot);
+        let Client { address, listener, limits, .. } = self.client;
+        if let Some(limits) = limits {
+            let taken = self.worker.addresses().take(listener, address, limits, desk.time.node_s);
+            self.client.place = Some(taken.map_err(|full| told_address(&desk, full))?);
+        }
         let admitted = self.reservation.admit(&desk, &self.chains[..2]);
         admitted.map_err(|refused| {
             self.is_void = true;
@@ -251,7 +275,7 @@ impl<'a> Account<'a> {
     }
 
     /// Whether a stream of which so much text has come may go on: more is reserved where that is needed.
-    pub fn may_go_on(&mut self, text_bytes: u64, content_events: u64) -> bool {
+    pub fn may_go_on(&mut self, served: Option<&Served>, text_bytes: u64, content_events: u64) -> bool {
         if text_bytes < self.text_bytes_max && content_events < self.reservation.allowance().output_tokens {
             return true;
         }
@@ -259,6 +283,13 @@ impl<'a> Account<'a> {
         let written = tokens(text_bytes, ratio).max(content_events);
         let desk = desk(self.worker, self.snapshot);
         let extended = self.reservation.extend(&desk, &self.chains, written, self.price.as_ref());
+        if let (Ok(()), Some(book), Some(entry)) = (extended, &self.worker.book, &self.entry)
+            && let Some(served) = served
+            && let Some(provider) = self.snapshot.providers.get(served.provider as usize)
+        {
+            let holds = self.reservation.holds();
+            book.retarget(entry, &Target { provider: &provider.name, model: &served.model, holds: &holds });
+        }
         self.set_text_bytes_max();
         if extended.is_err() && written >= self.reservation.allowance().output_tokens {
             desk.counters.ended.add(1);
@@ -282,6 +313,9 @@ impl<'a> Account<'a> {
     /// Settles with what was used, and hands the record on. Once, on every way out.
     pub fn close(mut self: Box<Self>, exchange: &mut Exchange) {
         let desk = desk(self.worker, self.snapshot);
+        if let Some(place) = self.client.place.take() {
+            self.worker.addresses().give(place);
+        }
         if self.is_void {
             self.reservation.release(&desk);
         }
@@ -437,6 +471,21 @@ fn told(desk: &Desk<'_>, refused: &reservation::Refused) -> Error {
         (None, Kind::RateLimited) => error.retry_after_s(1),
         _ => error,
     }
+}
+
+/// A refusal of a client's address in its words.
+fn told_address(desk: &Desk<'_>, full: address::Full) -> Error {
+    let (metric, limit, seconds) = match full {
+        address::Full::Requests(limit) => ("requests a minute", limit, 60 - desk.time.node_s % 60),
+        address::Full::Concurrent(limit) => ("requests at a time", limit, 1),
+    };
+    let counted = match full {
+        address::Full::Requests(_) => Metric::Requests,
+        address::Full::Concurrent(_) => Metric::Concurrent,
+    };
+    desk.counters.refused[counted as usize].add(1);
+    let detail = format!("each client address is limited to {limit} {metric} here; try again in {seconds} s");
+    Error::new(Kind::RateLimited, detail).retry_after_s(seconds as u32)
 }
 
 /// A length of time in its two largest units.

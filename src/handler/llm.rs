@@ -227,7 +227,8 @@ async fn ask(
 
 /// Opens the account of a request that may cost something, and takes its place.
 pub fn admit(call: &mut Call<'_>, key: &Key, downstream: &Downstream) -> Result<(), Error> {
-    call.account = Account::open(call.worker, call.snapshot, key, downstream.listener());
+    let client = (downstream.listener(), call.peer.ip());
+    call.account = Account::open(call.worker, call.snapshot, key, client);
     call.account.as_mut().map_or(Ok(()), |account| account.admit())
 }
 

@@ -263,7 +263,7 @@ impl Relay<'_, '_, '_> {
                 }
                 events.carry = carried;
                 events.carry.clear();
-                if !may_go_on(events, self.tap, self.account.as_deref_mut()) {
+                if !may_go_on(events, self.tap, self.account.as_deref_mut(), self.exchange) {
                     return self.end_at_budget();
                 }
                 continue;
@@ -288,7 +288,7 @@ impl Relay<'_, '_, '_> {
                 }
                 Look::End => return Progress::StageEnded,
             }
-            if !may_go_on(events, self.tap, self.account.as_deref_mut()) {
+            if !may_go_on(events, self.tap, self.account.as_deref_mut(), self.exchange) {
                 self.sink.data(slice.slice(run..at));
                 return self.end_at_budget();
             }
@@ -500,12 +500,12 @@ enum Look {
 }
 
 /// Whether the stream may go on behind the event that was looked at.
-fn may_go_on(events: &Events, tap: &Tap, account: Option<&mut Account<'_>>) -> bool {
+fn may_go_on(events: &Events, tap: &Tap, account: Option<&mut Account<'_>>, exchange: &Exchange) -> bool {
     let Some(account) = account.filter(|account| account.is_in_steps()) else { return true };
     // Behind its end there is nothing to save.
     (events.observed.is_none() && events.stages.is_none())
         || tap.is_complete()
-        || account.may_go_on(tap.text_bytes(), tap.content_events())
+        || account.may_go_on(exchange.served.as_ref(), tap.text_bytes(), tap.content_events())
 }
 
 /// Meters one whole event and asks the stages about it.

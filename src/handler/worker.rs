@@ -10,26 +10,29 @@ use crate::handler::snapshot::Snapshot;
 use crate::net::allowance::Allowance;
 use crate::net::signal::Signal;
 use crate::net::upstream::Pools;
+use crate::policy::limit::address::Addresses;
 use crate::usage::bank::Column;
 use crate::usage::estimate::Estimator;
 use crate::usage::ledger::Book;
 use arc_swap::ArcSwap;
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
+use std::sync::{Arc, OnceLock};
 
 /// The newest generation, published by control.
 pub struct Published {
     generation: AtomicU64,
     snapshot: ArcSwap<Snapshot>,
+    /// Client addresses that are counted; made with the first.
+    addresses: OnceLock<Addresses>,
 }
 
 impl Published {
     /// The first generation.
     pub fn new(snapshot: Snapshot) -> Published {
         let generation = AtomicU64::new(snapshot.generation);
-        Published { generation, snapshot: ArcSwap::from_pointee(snapshot) }
+        Published { generation, snapshot: ArcSwap::from_pointee(snapshot), addresses: OnceLock::new() }
     }
 
     /// Replaces the generation; requests that start from now on use it.
@@ -88,6 +91,11 @@ impl Worker {
             published,
             current: RefCell::new(Rc::new(snapshot)),
         }
+    }
+
+    /// Client addresses that are counted, for all workers.
+    pub fn addresses(&self) -> &Addresses {
+        self.published.addresses.get_or_init(Addresses::default)
     }
 
     /// The generation for a request that starts now.

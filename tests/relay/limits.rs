@@ -16,7 +16,7 @@ use tollgate::llm::dialect::Dialect::{self, OpenAiChat};
 use tollgate::llm::provider::ProviderKind::{Anthropic, OpenAi};
 use tollgate::net::runtime;
 use tollgate::policy::limit::plan::{
-    Alerts, AtLimit, Chain, Level, Limit, Metric, Mode, NO_CELL, Plan, Run, Window,
+    AddressLimits, Alerts, AtLimit, Chain, Level, Limit, Metric, Mode, NO_CELL, Plan, Run, Window,
 };
 use tollgate::usage::window::{Calendar, Period, Weekday};
 
@@ -228,6 +228,46 @@ fn only_so_many_requests_are_under_way_at_a_time() {
         drop(waiting);
         gateway.end().await;
     });
+}
+
+#[test]
+fn each_client_address_has_its_own_limits_and_a_request_gives_its_place_back() {
+    // limits, what the second of two requests at a time and the third request are told
+    let rows = [(Some(2), None, 200, 429), (None, Some(1), 429, 200), (Some(9), Some(9), 200, 200)];
+    for (requests_per_minute, concurrent, second, third) in rows {
+        calmly_on_every_driver(async move || {
+            let (listener, address) = listen();
+            let go_on = tollgate::net::signal::Signal::default();
+            // A connection for each request.
+            let closing = json(ANSWER).replace("content-type", "connection: close\r\ncontent-type");
+            let script = || Script::new().expect_until("\r\n\r\n").expect(BODY);
+            let mut scripts = vec![script().until(&go_on).send(&closing).expect_end()];
+            let served = [second, third].iter().filter(|status| **status == 200).count();
+            scripts.extend((0..served).map(|_| script().send(&closing).expect_end()));
+            serve(listener, scripts);
+            let setup = Setup::one(OpenAi, address).with(|setup| {
+                setup.base.plan.address =
+                    vec![AddressLimits { requests_per_minute, concurrent, shadow: false }];
+            });
+            let gateway = Gateway::start(&setup);
+            let waiting = call(gateway.address).await;
+            send(&waiting, chat(BODY).as_bytes()).await;
+            while gateway.counters().upstream.open.value() == 0 {
+                runtime::sleep(Duration::from_millis(5)).await;
+            }
+            let told = ask(gateway.address, chat(BODY)).await;
+            assert_eq!(told.status(), second, "{}", told.text());
+            go_on.raise();
+            assert_eq!(
+                Reader::new(&waiting, Pace::default()).answer(false).await.expect("an answer").status(),
+                200
+            );
+            let told = ask(gateway.address, chat(BODY)).await;
+            assert_eq!(told.status(), third, "{}", told.text());
+            drop(waiting);
+            gateway.end().await;
+        });
+    }
 }
 
 #[test]

@@ -191,6 +191,12 @@ impl Plan {
         self.listeners.get(index).copied().unwrap_or_default()
     }
 
+    /// What each client address may have at a listener; none: as much as it wants.
+    pub fn address(&self, listener: usize) -> Option<&AddressLimits> {
+        let limits = self.address.get(listener)?;
+        (limits.requests_per_minute.is_some() || limits.concurrent.is_some()).then_some(limits)
+    }
+
     /// The team of a key.
     pub fn team(&self, key: u32) -> Option<&Team> {
         let place = self.key_teams.get(key as usize).copied()??;
