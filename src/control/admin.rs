@@ -7,6 +7,7 @@
 //! | `/readyz` | 200 while it takes requests, 503 while it drains |
 //! | `/metrics` | Prometheus text |
 //! | `/admin/v1/config` | the config that serves, with every default, secrets masked |
+//! | `/admin/v1/limits?owner=team:blue&over=80` | how full limits are: an owner's, those filled to 80 percent |
 //! | `/admin/v1/usage?by=key,model&since=24h&until=...` | what was used, as `tollgate usage --format json` |
 //!
 //! Health and readiness need neither: a load balancer has none. Certificates are those of the newest
@@ -18,6 +19,7 @@ pub mod place;
 use crate::base::clock;
 use crate::base::secret::Secret;
 use crate::control::ledger::query::Query;
+use crate::control::limits::Selection;
 use crate::control::tell::tell;
 use crate::handler::snapshot::AdminTls;
 use http_body_util::Full;
@@ -44,6 +46,8 @@ pub trait Pages {
     fn is_ready(&self) -> bool;
     fn metrics(&self) -> String;
     fn config(&self) -> String;
+    /// How full limits are.
+    fn limits(&self, selection: &Selection) -> String;
     /// What callers must present; none: the address protects it.
     fn token(&self) -> Option<Secret>;
     /// None: callers speak plain HTTP.
@@ -158,8 +162,16 @@ fn answer<B>(request: &Request<B>, caller: Caller, pages: &dyn Pages) -> Answer 
     if let Some(refused) = refuse(request, caller, pages) {
         return Answer::Now(refused);
     }
-    if request.uri().path() != "/admin/v1/usage" {
-        return Answer::Now(page(request.uri().path(), pages));
+    let query = request.uri().query().unwrap_or_default();
+    match request.uri().path() {
+        "/admin/v1/usage" => {}
+        "/admin/v1/limits" => {
+            return Answer::Now(match Selection::from_url(query) {
+                Ok(selection) => typed(StatusCode::OK, "application/json", pages.limits(&selection)),
+                Err(message) => text(StatusCode::BAD_REQUEST, format!("{message}\n")),
+            });
+        }
+        path => return Answer::Now(page(path, pages)),
     }
     let Some(directory) = pages.ledger() else {
         return Answer::Now(text(
@@ -167,7 +179,7 @@ fn answer<B>(request: &Request<B>, caller: Caller, pages: &dyn Pages) -> Answer 
             "no ledger is kept: the config has no [ledger]\n".to_owned(),
         ));
     };
-    match Query::from_url(request.uri().query().unwrap_or_default(), clock::unix_ms()) {
+    match Query::from_url(query, clock::unix_ms()) {
         Ok(query) => Answer::Usage(query, directory),
         Err(message) => Answer::Now(text(StatusCode::BAD_REQUEST, format!("{message}\n"))),
     }
@@ -202,7 +214,7 @@ fn page(path: &str, pages: &dyn Pages) -> Response<Full<Bytes>> {
         "/metrics" => typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", pages.metrics()),
         "/admin/v1/config" => typed(StatusCode::OK, "application/json", pages.config()),
         _ => {
-            let known = "/healthz /readyz /metrics /admin/v1/config /admin/v1/usage";
+            let known = "/healthz /readyz /metrics /admin/v1/config /admin/v1/limits /admin/v1/usage";
             text(StatusCode::NOT_FOUND, format!("known here: {known}\n"))
         }
     }
@@ -230,6 +242,7 @@ fn typed(status: StatusCode, content_type: &'static str, body: String) -> Respon
 mod tests {
     use super::{Answer, Caller, Pages, answer};
     use crate::base::secret::Secret;
+    use crate::control::limits::Selection;
     use crate::handler::snapshot::AdminTls;
     use hyper::Request;
     use std::path::PathBuf;
@@ -248,6 +261,9 @@ mod tests {
         }
         fn config(&self) -> String {
             "{}".to_owned()
+        }
+        fn limits(&self, selection: &Selection) -> String {
+            format!("{selection:?}")
         }
         fn token(&self) -> Option<Secret> {
             self.token.clone()
@@ -275,6 +291,9 @@ mod tests {
             (true, token(), "/metrics", "Bearer t0ken", 200),
             (true, token(), "/admin/v1/config", "t0ken", 401),
             (true, None, "/admin/v1/config", "", 200),
+            (true, token(), "/admin/v1/limits", "Bearer t0ke", 401),
+            (true, None, "/admin/v1/limits?owner=blue&over=80", "", 200),
+            (true, None, "/admin/v1/limits?over=much", "", 400),
             (true, None, "/other", "", 404),
             (true, token(), "/admin/v1/usage", "Bearer t0ke", 401),
             (true, None, "/admin/v1/usage?by=nothing", "", 400),

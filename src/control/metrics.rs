@@ -4,8 +4,11 @@
 //! exists, `tollgate_` otherwise. Histograms are cumulated here from the workers' plain buckets; times in
 //! seconds. Source: Prometheus text exposition format 0.0.4; FIELD section 5.
 
+mod limits;
+
 use crate::base::counter::{BUCKETS_US, Counter, Histogram};
 use crate::control::ledger::Standing;
+use crate::control::limits::Limited;
 use crate::handler::facts::Counters;
 use crate::handler::series::{Labels, Registry, Set};
 use crate::policy::exchange::{Ended, Step};
@@ -25,6 +28,7 @@ pub struct Scrape<'a> {
     pub log_lines_lost: u64,
     /// None: no ledger is kept.
     pub ledger: Option<Standing>,
+    pub limits: Limited<'a>,
 }
 
 /// The whole page.
@@ -33,6 +37,7 @@ pub fn page(scrape: &Scrape<'_>) -> String {
     page.process(scrape);
     page.workers(scrape.counters);
     page.targets(scrape.registry);
+    page.limits(scrape.counters, &scrape.limits);
     if let Some(ledger) = &scrape.ledger {
         page.ledger(ledger);
     }
@@ -302,8 +307,12 @@ fn seconds(micros: u64) -> String {
 mod tests {
     use super::{Scrape, page, seconds};
     use crate::control::ledger::Standing;
+    use crate::control::limits::Limited;
+    use crate::control::limits::tests::{NOW, plan, use_up};
     use crate::handler::facts::Counters;
     use crate::handler::series::Registry;
+    use crate::policy::limit::plan::Metric;
+    use crate::usage::bank::Bank;
     use std::sync::Arc;
 
     #[test]
@@ -313,6 +322,13 @@ mod tests {
         workers[1].requests.add(3);
         workers[0].steps[0].record(10);
         workers[1].steps[0].record(20);
+        workers[0].limits.refused[Metric::Tokens as usize].add(4);
+        workers[1].limits.refused[Metric::Tokens as usize].add(1);
+        workers[1].limits.input_reported.add(9);
+        let bank = Arc::new(Bank::in_memory(1).expect("memory"));
+        let plan = plan(&bank);
+        use_up(&bank, &plan.limits[0], NOW, 1_234_567, 1);
+        use_up(&bank, &plan.limits[1], NOW, 1, 1);
         let scrape = Scrape {
             counters: &workers,
             registry: &Registry::default(),
@@ -322,6 +338,7 @@ mod tests {
             draining: false,
             log_lines_lost: 0,
             ledger: Some(Standing { lost: 3, lag_ms: 1500, ..Standing::default() }),
+            limits: Limited { plan: &plan, bank: &bank, time: NOW },
         };
         let page = page(&scrape);
         assert!(page.contains("\ntollgate_requests_total 5\n"), "{page}");
@@ -330,6 +347,22 @@ mod tests {
         assert!(page.contains("tollgate_step_seconds_count{step=\"body\"} 2\n"), "{page}");
         assert!(page.contains("\ntollgate_ledger_records_lost_total 3\n"), "{page}");
         assert!(page.contains("\ntollgate_ledger_lag_seconds 1.5\n"), "{page}");
+        let limits = [
+            "tollgate_limit_refused_total{metric=\"tokens\"} 5",
+            "tollgate_limit_refused_total{metric=\"usd\"} 0",
+            "tollgate_limit_input_tokens_total{by=\"provider\"} 9",
+            "tollgate_limit_takes_total{from=\"bank\"} 2",
+            "tollgate_limit_takes_total{from=\"lease\"} 2",
+            "tollgate_limit_used{limit=\"team:blue/budget_usd_month\"} 0.1234568",
+            "tollgate_limit_spent{limit=\"team:blue/budget_usd_month\"} 0.1234567",
+            "tollgate_limit_max{limit=\"team:blue/budget_usd_month\"} 1",
+            "tollgate_limit_used{limit=\"key:ci/requests_per_minute\"} 2",
+            "tollgate_limits_omitted 0",
+        ];
+        for line in limits {
+            assert!(page.contains(&format!("\n{line}\n")), "{line}: {page}");
+        }
+        assert!(!page.contains("key:blue"), "a key's limit that is not in use: {page}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::control::config::problem::Problem;
 use crate::control::config::{self, Loaded, Mode, Process, Surroundings};
 use crate::control::ledger::Ledger;
 use crate::control::ledger::settle::{Newest, Prices, Settlement};
+use crate::control::limits::{Limited, Selection};
 use crate::control::log::AccessLogThread;
 use crate::control::metrics::{self, Scrape};
 use crate::control::names::Names;
@@ -26,6 +27,7 @@ use crate::handler::snapshot::{AdminAddress, AdminTls, Snapshot, Workers as Work
 use crate::handler::worker::Published;
 use crate::net::resolve::Addresses;
 use crate::policy::limit::plan::Plan;
+use crate::policy::limit::reservation::Time;
 use crate::server::{self, Bound, Occupied, Shared, StartError, Workers};
 use crate::usage::bank::{Bank, Full};
 use crate::usage::ledger::{Book, Settings};
@@ -378,6 +380,7 @@ impl Pages for Control {
     }
 
     fn metrics(&self) -> String {
+        let serving = self.shared.published.newest();
         metrics::page(&Scrape {
             counters: &self.shared.counters,
             registry: &self.registry.borrow(),
@@ -387,11 +390,17 @@ impl Pages for Control {
             draining: self.shared.draining.load(Acquire),
             log_lines_lost: self.log.lines_lost(),
             ledger: self.ledger.as_ref().map(|kept| kept.ledger.standing()),
+            limits: Limited { plan: &serving.plan, bank: &self.shared.bank, time: Time::now() },
         })
     }
 
     fn ledger(&self) -> Option<PathBuf> {
         self.shared.published.newest().ledger.as_ref().map(|settings| settings.directory.clone())
+    }
+
+    fn limits(&self, selection: &Selection) -> String {
+        let serving = self.shared.published.newest();
+        Limited { plan: &serving.plan, bank: &self.shared.bank, time: Time::now() }.json(selection)
     }
 
     fn config(&self) -> String {

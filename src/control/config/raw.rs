@@ -35,8 +35,9 @@ pub struct File {
     pub server: Server,
     /// A place where clients connect; at least one.
     pub listener: Vec<Listener>,
-    /// Where operators connect: `/metrics`, `/healthz`, `/readyz` and the admin API. Without this section
-    /// there is none.
+    /// Where operators connect: `/metrics`, `/healthz`, `/readyz` and the admin API: `/admin/v1/config`,
+    /// `/admin/v1/limits?owner=team:blue&over=80` (how full limits are: an owner's, those filled to 80 percent),
+    /// `/admin/v1/usage?by=key,model&since=24h`. Without this section there is none.
     pub admin: Option<Admin>,
     /// How much of everything one worker accepts.
     pub limit: Limit,

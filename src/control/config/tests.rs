@@ -193,6 +193,8 @@ fn a_shape_is_parsed_without_its_surroundings() {
 }
 
 const LIMITED: &str = r#"
+    [ledger]
+    directory = "state"
     [[listener]]
     address = "127.0.0.1:8080"
     limits = { concurrent = 7 }

@@ -404,7 +404,7 @@ fn shown(ms: u64) -> String {
 }
 
 /// Percent-encoding undone.
-fn decoded(text: &str) -> String {
+pub(in crate::control) fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {

@@ -1,6 +1,7 @@
 //! What one worker counts of limits, read by control.
 
 use crate::base::counter::Counter;
+use crate::policy::limit::plan::Metric;
 
 /// Counters of one worker.
 #[derive(Debug, Default)]
@@ -25,4 +26,4 @@ pub struct Counters {
 }
 
 /// How many metrics there are.
-pub const METRICS: usize = 7;
+pub const METRICS: usize = Metric::ALL.len();

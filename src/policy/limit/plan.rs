@@ -243,6 +243,17 @@ impl Limit {
 }
 
 impl Metric {
+    /// All of them, in their order.
+    pub const ALL: [Metric; 7] = [
+        Metric::Requests,
+        Metric::InputTokens,
+        Metric::OutputTokens,
+        Metric::Tokens,
+        Metric::Money,
+        Metric::Concurrent,
+        Metric::Streams,
+    ];
+
     /// As the config writes it.
     pub fn word(self) -> &'static str {
         match self {

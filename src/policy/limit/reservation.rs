@@ -41,6 +41,28 @@ impl Time {
     pub fn now() -> Time {
         Time { node_s: clock::node_s(), unix_s: i64::try_from(clock::unix_ms() / 1000).unwrap_or(i64::MAX) }
     }
+
+    /// The tag of a limit's window.
+    pub fn tag(&self, limit: &Limit) -> u16 {
+        match &limit.window {
+            Window::Minute => (self.node_s / 60) as u16,
+            Window::Calendar(calendar) => calendar.now(self.unix_s).index as u16,
+            Window::None => 0,
+        }
+    }
+
+    /// Seconds until the window of a limit ends. None: it does not, or places come free at any time.
+    pub fn resets_in_s(&self, limit: &Limit) -> Option<u64> {
+        match &limit.window {
+            Window::Minute => Some(60 - self.node_s % 60),
+            Window::Calendar(calendar) => {
+                let window::Window { end_unix_s, .. } = calendar.now(self.unix_s);
+                let left = end_unix_s.saturating_sub(self.unix_s);
+                (end_unix_s != i64::MAX).then(|| u64::try_from(left).unwrap_or(0).max(1))
+            }
+            Window::None => None,
+        }
+    }
 }
 
 /// What a call may cost at most.
@@ -278,24 +300,12 @@ impl Reservation {
 impl Desk<'_> {
     /// The tag of a limit's window now.
     pub fn tag(&self, limit: &Limit) -> u16 {
-        match &limit.window {
-            Window::Minute => (self.time.node_s / 60) as u16,
-            Window::Calendar(calendar) => calendar.now(self.time.unix_s).index as u16,
-            Window::None => 0,
-        }
+        self.time.tag(limit)
     }
 
     /// Seconds until the window of a limit ends. None: it does not, or places come free at any time.
     pub fn resets_in_s(&self, limit: &Limit) -> Option<u64> {
-        match &limit.window {
-            Window::Minute => Some(60 - self.time.node_s % 60),
-            Window::Calendar(calendar) => {
-                let window::Window { end_unix_s, .. } = calendar.now(self.time.unix_s);
-                let left = end_unix_s.saturating_sub(self.time.unix_s);
-                (end_unix_s != i64::MAX).then(|| u64::try_from(left).unwrap_or(0).max(1))
-            }
-            Window::None => None,
-        }
+        self.time.resets_in_s(limit)
     }
 
     /// What is left of a limit, as far as this worker can have it at once.

@@ -112,19 +112,23 @@ impl<W: Word, L: Leases<W>> Cell<'_, W, L> {
     /// Takes `amount` of `limit` in the window of `tag`, or in the bank's where that is later. Returns the tag
     /// of the window that it was taken of.
     pub fn take(&self, tag: u16, limit: u64, amount: u64) -> Result<u16, NoRoom> {
+        if self.take_of_lease(tag, amount) { Ok(tag) } else { self.take_of_bank(tag, limit, amount) }
+    }
+
+    /// Takes `amount` of the own lease, where it is of the window of `tag` and has enough.
+    pub fn take_of_lease(&self, tag: u16, amount: u64) -> bool {
         let mut own = self.own.load();
         loop {
             let lease = Tally::of(own);
             if lease.tag != tag || lease.amount < amount {
-                break;
+                return false;
             }
             let less = Tally { amount: lease.amount - amount, ..lease };
             match self.own.replace(own, less.word()) {
-                Ok(()) => return Ok(tag),
+                Ok(()) => return true,
                 Err(now) => own = now,
             }
         }
-        self.take_of_bank(tag, limit, amount)
     }
 
     /// Takes `amount` whether there is room or not. Returns the tag of the window that it was taken of, and how
@@ -165,7 +169,8 @@ impl<W: Word, L: Leases<W>> Cell<'_, W, L> {
         self.return_to_bank(got.tag, got.amount);
     }
 
-    fn take_of_bank(&self, tag: u16, limit: u64, amount: u64) -> Result<u16, NoRoom> {
+    /// As `take`, where the own lease has not enough.
+    pub fn take_of_bank(&self, tag: u16, limit: u64, amount: u64) -> Result<u16, NoRoom> {
         if self.lease == 0 {
             let (tag, before) =
                 self.change(tag, |taken| taken.checked_add(amount).filter(|sum| *sum <= limit));

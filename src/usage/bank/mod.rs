@@ -16,6 +16,7 @@ mod store;
 
 pub use store::Estate;
 
+use crate::base::counter::Counter;
 use crate::base::words::Words;
 use crate::usage::seat::{Directory, SEATS, Seat};
 use arc_swap::ArcSwap;
@@ -71,6 +72,28 @@ pub struct Bank {
     sweep: Mutex<Sweep>,
     /// Places that stand in `names`.
     known: AtomicUsize,
+    /// By worker.
+    takes: Box<[Takes]>,
+}
+
+/// Where a worker found what it took. On cache lines of its own: one thread writes it.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Takes {
+    lease: Counter,
+    bank: Counter,
+    shared: Counter,
+}
+
+/// Where workers found what they took, or looked last where there was no room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TakenFrom {
+    /// The worker's own lease had it.
+    pub lease: u64,
+    /// The lease had not enough.
+    pub bank: u64,
+    /// The limit is too small for leases.
+    pub shared: u64,
 }
 
 #[derive(Debug)]
@@ -127,6 +150,7 @@ impl Bank {
             files,
             sweep: Mutex::default(),
             known: AtomicUsize::new(0),
+            takes: (0..workers.max(1)).map(|_| Takes::default()).collect(),
         }
     }
 
@@ -193,6 +217,12 @@ impl Bank {
             amount += if spent.tag == tag { spent.amount } else { 0 };
         });
         Tally { tag, amount }
+    }
+
+    /// Where all workers of this process found what they took.
+    pub fn taken_from(&self) -> TakenFrom {
+        let sum = |read: fn(&Takes) -> &Counter| self.takes.iter().map(|takes| read(takes).value()).sum();
+        TakenFrom { lease: sum(|t| &t.lease), bank: sum(|t| &t.bank), shared: sum(|t| &t.shared) }
     }
 
     /// Gives leases back that nobody has used since the last time it looked there. Control calls it each second;
@@ -320,7 +350,16 @@ impl Column {
         if amount > limit {
             return Err(NoRoom { left: limit.saturating_sub(self.bank.given_out(cell).amount) });
         }
-        let tag = self.bank.cell(cell, self.worker, limit).take(tag, limit, amount)?;
+        let found = self.bank.cell(cell, self.worker, limit);
+        let takes = &self.bank.takes[self.worker];
+        let tag = if found.take_of_lease(tag, amount) {
+            takes.lease.add(1);
+            tag
+        } else {
+            let counter = if limit < LEASE_PARTS { &takes.shared } else { &takes.bank };
+            counter.add(1);
+            found.take_of_bank(tag, limit, amount)?
+        };
         Ok(Hold { cell, tag, amount })
     }
 
