@@ -75,6 +75,8 @@ pub enum Kind {
     UpstreamTimeout(Timer),
     UpstreamBroken,
     ResponseUnknown,
+    /// Nothing is known of what a request has used.
+    RequestUnknown,
     Refused,
     Internal,
 }
@@ -117,6 +119,7 @@ impl Kind {
             Kind::UpstreamTimeout(_) => (504, "upstream_timeout", Upstream, true),
             Kind::UpstreamBroken => (502, "upstream_invalid_response", Upstream, true),
             Kind::ResponseUnknown => (404, "response_not_found", Downstream, false),
+            Kind::RequestUnknown => (404, "request_not_found", Downstream, false),
             Kind::Refused => (403, "refused_by_policy", Downstream, false),
             Kind::Internal => (500, "internal_error", Internal, true),
         };

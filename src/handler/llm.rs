@@ -17,7 +17,7 @@ use crate::handler::snapshot::Snapshot;
 use crate::handler::surface::{Surface, WrongMethod};
 use crate::handler::watch::ClientWatch;
 use crate::handler::worker::Worker;
-use crate::handler::{answer, models, passthrough, reply, responses};
+use crate::handler::{answer, models, passthrough, reply, responses, usage};
 use crate::llm::dialect::Dialect;
 use crate::net::downstream::Downstream;
 use crate::policy::auth::Key;
@@ -176,6 +176,7 @@ async fn answer(call: &mut Call<'_>, downstream: &mut Downstream) -> Result<Answ
         Surface::Models | Surface::Model(_) => {
             Box::pin(list_models(call, downstream, key, surface)).await.map(Answering::Done)
         }
+        Surface::Usage(id) => Box::pin(tell_usage(call, downstream, key, id)).await.map(Answering::Done),
         Surface::Response { id, action } => {
             Box::pin(responses::serve(call, downstream, key, id, action)).await
         }
@@ -262,6 +263,17 @@ async fn list_models(
         }
         _ => models::list(call.snapshot, key, dialect),
     };
+    answer_whole(call, downstream, &body).await
+}
+
+/// Costs nothing, so that it counts against no limit.
+async fn tell_usage(
+    call: &mut Call<'_>,
+    downstream: &mut Downstream,
+    key: &Key,
+    id: &str,
+) -> Result<After, Stop> {
+    let body = usage::of_request(call.worker, key, id).await?;
     answer_whole(call, downstream, &body).await
 }
 

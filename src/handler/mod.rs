@@ -13,6 +13,7 @@ pub mod stages;
 pub mod passthrough;
 pub mod responses;
 pub mod models;
+pub mod usage;
 pub mod reply;
 pub mod mock;
 pub mod source;

@@ -8,7 +8,6 @@ use crate::base::clock;
 use crate::codec::json;
 use crate::handler::snapshot::Snapshot;
 use crate::policy::exchange::{Exchange, Step};
-use crate::usage::Provenance;
 use std::net::{IpAddr, SocketAddr};
 
 /// What stands between two values: the comma, the name, the colon.
@@ -84,14 +83,7 @@ fn usage(exchange: &Exchange, line: &mut Line<'_>) {
         }
     }
     if usage.input.is_some() || usage.output.is_some() {
-        line.word(
-            name!("usage"),
-            match usage.provenance {
-                Provenance::Provider => "provider",
-                Provenance::Counted => "counted",
-                Provenance::Estimated => "estimated",
-            },
-        );
+        line.word(name!("usage"), usage.provenance.name());
     }
 }
 

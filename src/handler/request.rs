@@ -27,10 +27,10 @@ pub struct Asked {
     pub hide_usage: bool,
 }
 
-/// The dialect of errors and lists on `surface`.
+/// The dialect of errors and lists on `surface`. Some paths are the same in both families.
 pub fn dialect(surface: Surface<'_>, head: &RequestHead) -> Dialect {
-    let is_list = matches!(surface, Surface::Models | Surface::Model(_));
-    if is_list && head.headers.contains_key(ANTHROPIC_VERSION) {
+    let is_of_both = matches!(surface, Surface::Models | Surface::Model(_) | Surface::Usage(_));
+    if is_of_both && head.headers.contains_key(ANTHROPIC_VERSION) {
         return Dialect::Anthropic;
     }
     surface.dialect()

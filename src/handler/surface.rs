@@ -23,6 +23,8 @@ pub enum Surface<'p> {
     CountTokens,
     Models,
     Model(&'p str),
+    /// What the request with this id has used.
+    Usage(&'p str),
 }
 
 /// The path is known, but not with this method.
@@ -66,7 +68,7 @@ impl<'p> Surface<'p> {
     /// The dialect of the request's body and the answer's.
     pub fn dialect(self) -> Dialect {
         match self {
-            Surface::Chat | Surface::Models | Surface::Model(_) => Dialect::OpenAiChat,
+            Surface::Chat | Surface::Models | Surface::Model(_) | Surface::Usage(_) => Dialect::OpenAiChat,
             Surface::Completions => Dialect::OpenAiCompletions,
             Surface::Embeddings => Dialect::OpenAiEmbeddings,
             Surface::Responses | Surface::Response { .. } => Dialect::OpenAiResponses,
@@ -86,6 +88,7 @@ impl<'p> Surface<'p> {
             Surface::CountTokens => "count_tokens",
             Surface::Models => "models",
             Surface::Model(_) => "model",
+            Surface::Usage(_) => "usage",
         }
     }
 }
@@ -93,6 +96,9 @@ impl<'p> Surface<'p> {
 fn below(path: &str) -> Option<(Surface<'_>, &'static str)> {
     if let Some(model) = path.strip_prefix("/v1/models/") {
         return (!model.is_empty()).then_some((Surface::Model(model), GET_HEAD));
+    }
+    if let Some(id) = path.strip_prefix("/v1/usage/") {
+        return (!id.is_empty() && !id.contains('/')).then_some((Surface::Usage(id), GET_HEAD));
     }
     let (id, action) = match path.strip_prefix("/v1/responses/")?.split_once('/') {
         None => (path.strip_prefix("/v1/responses/")?, ""),
@@ -132,6 +138,12 @@ mod tests {
             ("POST", "/v1/models", wrong(Surface::Models, "GET, HEAD")),
             ("GET", "/v1/models/a/b", Some(Ok(Surface::Model("a/b")))),
             ("GET", "/v1/models/", None),
+            ("GET", "/v1/usage/req_1", Some(Ok(Surface::Usage("req_1")))),
+            ("HEAD", "/v1/usage/req_1", Some(Ok(Surface::Usage("req_1")))),
+            ("DELETE", "/v1/usage/req_1", wrong(Surface::Usage("req_1"), "GET, HEAD")),
+            ("GET", "/v1/usage/", None),
+            ("GET", "/v1/usage/a/b", None),
+            ("GET", "/v1/usage", None),
             ("GET", "/v1/responses/r1", response("r1", "")),
             ("DELETE", "/v1/responses/r1", response("r1", "")),
             ("PUT", "/v1/responses/r1", wrong(stored("r1", ""), "GET, DELETE")),

@@ -1,8 +1,8 @@
 //! The ledger under kills: every request that a provider saw is recorded once, and whoever received an answer
-//! whole finds its exact usage there.
+//! whole finds its exact usage there, also by `/v1/usage/ID`.
 
 use crate::cli::{Directory, ended};
-use crate::process::gateway::{Gateway, config, soon};
+use crate::process::gateway::{Gateway, KEY, config, exchange, soon, status};
 use crate::process::scaled;
 use crate::process::streams::{Callers, Plan, provider, run};
 use rustix::process::Signal;
@@ -68,6 +68,42 @@ fn a_drain_ends_when_every_record_is_durable_and_rolled_up() {
         }
         assert_eq!(sums(&directory), (streams, 0, 20 * streams));
     });
+}
+
+#[test]
+fn a_caller_finds_at_once_what_its_request_has_used_whichever_worker_it_asks() {
+    let state = Directory::new();
+    let directory = state.path("state");
+    let nowhere = "127.0.0.1:9".parse().expect("an address");
+    let text = config(nowhere, &with_ledger(&directory));
+    let text = text.replace("kind = \"openai\"\nbase_url = \"http://127.0.0.1:9/v1\"", "kind = \"mock\"");
+    let text = text.replace("workers = 1", "workers = 2");
+    let gateway =
+        Gateway::start(&format!("{text}\n[catalogue]\nunpriced = {{ usd_per_million_tokens = 3 }}\n"));
+    let ask = |request: &str, body: &str| {
+        let length = body.len();
+        let fields = format!("host: x\r\nauthorization: Bearer {KEY}\r\ncontent-length: {length}");
+        let head = format!("{request} HTTP/1.1\r\n{fields}\r\nconnection: close\r\n\r\n");
+        exchange(gateway.address, &(head + body)).expect("an answer")
+    };
+    let parsed = |answer: &str| -> Value {
+        serde_json::from_str(answer.split_once("\r\n\r\n").expect("a body").1).expect("JSON")
+    };
+    for _ in 0..20 {
+        let answered = ask("POST /v1/chat/completions", "{\"model\":\"m\"}");
+        let id = answered.split("x-request-id: ").nth(1).and_then(|rest| rest.lines().next()).expect("an id");
+        let told = ask(&format!("GET /v1/usage/{id}"), "");
+        assert_eq!(status(&told), 200, "{told}");
+        let (answered, told) = (parsed(&answered), parsed(&told));
+        let usage = &answered["usage"];
+        assert_eq!(told["input_tokens"], usage["prompt_tokens"]);
+        assert_eq!(told["output_tokens"], usage["completion_tokens"]);
+        let micros = 3 * usage["total_tokens"].as_u64().expect("a number");
+        let cost = told["cost_usd"].as_str().and_then(|text| text.parse::<f64>().ok()).expect("a number");
+        assert!((cost * 1e6 - micros as f64).abs() < 1e-6, "{cost} for {usage}");
+        assert_eq!((&told["priced"], &told["ended"]), (&false.into(), &"whole".into()));
+    }
+    assert_eq!(status(&ask("GET /v1/usage/req_00000000000000000000000000", "")), 404);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! byte of the body allowance given back.
 
 use crate::relay::http::{End, Message, Pace, Reader};
+use crate::relay::ledger::Ledger;
 use crate::sim::driver::listen;
 use serde_json::Value;
 use std::cell::{Cell, RefCell};
@@ -33,6 +34,7 @@ use tollgate::policy::pattern::Pattern;
 use tollgate::policy::route::{RouteSpec, Routes, Target, TargetModel};
 use tollgate::server::{Shared, worker};
 use tollgate::usage::bank::Bank;
+use tollgate::usage::ledger::{OnFailure, book};
 
 /// The key that every setup knows.
 pub const KEY: &str = "tg-test";
@@ -54,6 +56,8 @@ pub struct Setup {
     pub upstreams: Vec<Upstream>,
     routes: Vec<RouteSpec>,
     pub on_disconnect: OnDisconnect,
+    /// Slots of a ledger in memory; 0: none is kept.
+    pub ledger_slots: usize,
     /// Limits, timeouts, relay and pass-through are taken from here.
     pub base: Snapshot,
 }
@@ -168,6 +172,8 @@ pub struct Gateway {
     pub worker: Rc<Worker>,
     pub published: Arc<Published>,
     pub shared: Arc<Shared>,
+    /// None where none is kept.
+    pub ledger: Option<Rc<Ledger>>,
     log: RefCell<rtrb::Consumer<u8>>,
     records: RefCell<Vec<Value>>,
     registry: RefCell<Registry>,
@@ -186,7 +192,11 @@ impl Gateway {
         let counters = Arc::new(Counters::default());
         let (writer, log) = rtrb::RingBuffer::new(LOG_RING_BYTES);
         let facts = Facts::new(0, Arc::clone(&counters), writer);
-        let worker = Worker::new(0, Arc::clone(&published), facts, bank.column(0), None);
+        let (ledger, book) = match setup.ledger_slots {
+            0 => (None, None),
+            slots => Some(Ledger::new(slots, OnFailure::Open)).unzip(),
+        };
+        let worker = Worker::new(0, Arc::clone(&published), facts, bank.column(0), book);
         let worker = Rc::new(worker);
         let shared = Arc::new(Shared {
             published: Arc::clone(&published),
@@ -195,6 +205,9 @@ impl Gateway {
             bank,
         });
         let ended = Signal::default();
+        if let Some(ledger) = &ledger {
+            runtime::spawn(Rc::clone(ledger).answer(ended.clone()));
+        }
         runtime::spawn(worker::follow(Rc::clone(&worker), Arc::clone(&shared)));
         let (serving, over) = (Rc::clone(&worker), ended.clone());
         runtime::spawn(async move {
@@ -209,6 +222,7 @@ impl Gateway {
             worker,
             published,
             shared,
+            ledger,
             log,
             records,
             registry,
@@ -329,6 +343,7 @@ impl Gateway {
             ("exchanges in a queue", counters.upstream.waiting.value()),
             ("opened and not closed", counters.upstream.opened.value() - counters.upstream.closed.value()),
             ("places that are still taken", self.places_taken()),
+            ("entries of the ledger dropped", book::dropped()),
             ("bytes of bodies not given back", self.bodies_before - self.worker.bodies.left()),
         ];
         let wrong: Vec<_> = rows.into_iter().filter(|(_, value)| *value != 0).collect();

@@ -122,11 +122,12 @@ impl<'c> Reader<'c> {
         }
     }
 
-    /// Waits until `text` has come; nothing is taken.
-    pub async fn hear(&mut self, text: &str) {
+    /// Waits until `text` has come, and gives all that has; nothing is taken.
+    pub async fn hear(&mut self, text: &str) -> &[u8] {
         while find(&self.unread, text.as_bytes()).is_none() {
             assert_eq!(self.more().await, End::Open, "{}", self.unread.escape_ascii());
         }
+        &self.unread
     }
 
     /// The next request. None: not one byte came.

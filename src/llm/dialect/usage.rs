@@ -21,6 +21,17 @@ pub enum Provenance {
     Estimated,
 }
 
+impl Provenance {
+    /// The word in logs and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Provenance::Provider => "provider",
+            Provenance::Counted => "counted",
+            Provenance::Estimated => "estimated",
+        }
+    }
+}
+
 /// Whether `input` holds the tokens that were read from or written to a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Caching {

@@ -30,6 +30,7 @@ pub struct Recent {
     pub is_unpriced: bool,
     pub status: u16,
     pub ended: Arc<str>,
+    pub attempts: u32,
 }
 
 /// See the module's text.
@@ -61,6 +62,7 @@ impl Recents {
             is_unpriced: record.is_unpriced,
             status: record.status,
             ended: self.shared(&record.ended),
+            attempts: record.attempts,
         };
         let id: Arc<str> = record.id.as_str().into();
         if self.found.insert(Arc::clone(&id), recent).is_none() {
