@@ -76,7 +76,8 @@ impl Limited<'_> {
         format!("{:#}\n", json!({ "limits": shown, "omitted": standing.count() }))
     }
 
-    fn row(&self, limit: &Limit, standing: Standing) -> Value {
+    /// One of them as JSON.
+    pub fn row(&self, limit: &Limit, standing: Standing) -> Value {
         let amount = |amount| match limit.metric {
             Metric::Money => json!(shown(limit, amount)),
             _ => json!(amount),

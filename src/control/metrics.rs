@@ -7,6 +7,8 @@
 mod limits;
 
 use crate::base::counter::{BUCKETS_US, Counter, Histogram};
+use crate::control::alerts::Alerts;
+use crate::control::alerts::webhook::Sent;
 use crate::control::ledger::Standing;
 use crate::control::limits::Limited;
 use crate::handler::facts::Counters;
@@ -29,6 +31,8 @@ pub struct Scrape<'a> {
     /// None: no ledger is kept.
     pub ledger: Option<Standing>,
     pub limits: Limited<'a>,
+    pub alerts: &'a Alerts,
+    pub sent: Sent,
 }
 
 /// The whole page.
@@ -38,6 +42,7 @@ pub fn page(scrape: &Scrape<'_>) -> String {
     page.workers(scrape.counters);
     page.targets(scrape.registry);
     page.limits(scrape.counters, &scrape.limits);
+    page.alerts(scrape.alerts, scrape.sent);
     if let Some(ledger) = &scrape.ledger {
         page.ledger(ledger);
     }
@@ -306,6 +311,8 @@ fn seconds(micros: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Scrape, page, seconds};
+    use crate::control::alerts::Alerts;
+    use crate::control::alerts::webhook::Sent;
     use crate::control::ledger::Standing;
     use crate::control::limits::Limited;
     use crate::control::limits::tests::{NOW, plan, use_up};
@@ -327,8 +334,11 @@ mod tests {
         workers[1].limits.input_reported.add(9);
         let bank = Arc::new(Bank::in_memory(1).expect("memory"));
         let plan = plan(&bank);
-        use_up(&bank, &plan.limits[0], NOW, 1_234_567, 1);
+        use_up(&bank, &plan.limits[0], NOW, 6_234_567, 1);
         use_up(&bank, &plan.limits[1], NOW, 1, 1);
+        let mut alerts = Alerts::default();
+        let limits = Limited { plan: &plan, bank: &bank, time: NOW };
+        alerts.look(&limits, 1, |_| {});
         let scrape = Scrape {
             counters: &workers,
             registry: &Registry::default(),
@@ -338,7 +348,9 @@ mod tests {
             draining: false,
             log_lines_lost: 0,
             ledger: Some(Standing { lost: 3, lag_ms: 1500, ..Standing::default() }),
-            limits: Limited { plan: &plan, bank: &bank, time: NOW },
+            limits,
+            alerts: &alerts,
+            sent: Sent { failed: 2, ..Sent::default() },
         };
         let page = page(&scrape);
         assert!(page.contains("\ntollgate_requests_total 5\n"), "{page}");
@@ -353,11 +365,13 @@ mod tests {
             "tollgate_limit_input_tokens_total{by=\"provider\"} 9",
             "tollgate_limit_takes_total{from=\"bank\"} 2",
             "tollgate_limit_takes_total{from=\"lease\"} 2",
-            "tollgate_limit_used{limit=\"team:blue/budget_usd_month\"} 0.1234568",
-            "tollgate_limit_spent{limit=\"team:blue/budget_usd_month\"} 0.1234567",
+            "tollgate_limit_used{limit=\"team:blue/budget_usd_month\"} 0.6234568",
+            "tollgate_limit_spent{limit=\"team:blue/budget_usd_month\"} 0.6234567",
             "tollgate_limit_max{limit=\"team:blue/budget_usd_month\"} 1",
             "tollgate_limit_used{limit=\"key:ci/requests_per_minute\"} 2",
             "tollgate_limits_omitted 0",
+            "tollgate_limit_alerts_total{limit=\"team:blue/budget_usd_month\",percent=\"50\"} 1",
+            "tollgate_alerts_sent_total{result=\"failed\"} 2",
         ];
         for line in limits {
             assert!(page.contains(&format!("\n{line}\n")), "{line}: {page}");

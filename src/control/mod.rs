@@ -4,6 +4,7 @@ pub mod run;
 pub mod config;
 pub mod ledger;
 pub mod admin;
+pub mod alerts;
 pub mod limits;
 pub mod metrics;
 pub mod log;

@@ -11,6 +11,8 @@
 use crate::base::secret::Secret;
 use crate::control::admin::place::Place;
 use crate::control::admin::{self, Pages};
+use crate::control::alerts::Alerts;
+use crate::control::alerts::webhook::Outbox;
 use crate::control::config::problem::Problem;
 use crate::control::config::{self, Loaded, Mode, Process, Surroundings};
 use crate::control::ledger::Ledger;
@@ -134,6 +136,8 @@ struct Control {
     /// None: no ledger is kept.
     ledger: Option<Kept>,
     prices: Newest,
+    alerts: RefCell<Alerts>,
+    outbox: Outbox,
     watched: RefCell<Watched>,
     effective: RefCell<String>,
     stale: Cell<bool>,
@@ -211,6 +215,7 @@ impl Control {
         tell_driver(&workers);
         let log = AccessLogThread::start(std::mem::take(&mut workers.logs), access)
             .map_err(|error| RunError::Start(format!("cannot open the access log {error}")))?;
+        let outbox = Outbox::start(Arc::clone(&shared.published));
         let control = Control {
             live,
             shared,
@@ -218,6 +223,8 @@ impl Control {
             log,
             ledger: kept,
             prices,
+            alerts: RefCell::default(),
+            outbox,
             watched: RefCell::new(Watched::new(loaded.watched)),
             effective: RefCell::new(pretty(&loaded.effective)),
             stale: Cell::new(false),
@@ -277,6 +284,9 @@ impl Control {
             if looked.elapsed() >= LOOK_EVERY {
                 looked = Instant::now();
                 self.look_after_bank();
+                if !is_draining {
+                    self.look_at_budgets();
+                }
                 if self.watched.borrow_mut().have_changed() {
                     self.reload(origin);
                 }
@@ -306,6 +316,17 @@ impl Control {
         if started.elapsed() >= KNOWN_AFTER {
             bank.begin_to_lease();
         }
+    }
+
+    /// Tells of budgets that are spent so far that somebody wants to know. Not as it drains: its successor does.
+    fn look_at_budgets(&self) {
+        let serving = self.shared.published.newest();
+        let limited = Limited { plan: &serving.plan, bank: &self.shared.bank, time: Time::now() };
+        self.alerts.borrow_mut().look(&limited, serving.generation, |message| {
+            if serving.webhook.is_some() {
+                self.outbox.send(message);
+            }
+        });
     }
 
     /// Writes what is left of both.
@@ -391,6 +412,8 @@ impl Pages for Control {
             log_lines_lost: self.log.lines_lost(),
             ledger: self.ledger.as_ref().map(|kept| kept.ledger.standing()),
             limits: Limited { plan: &serving.plan, bank: &self.shared.bank, time: Time::now() },
+            alerts: &self.alerts.borrow(),
+            sent: self.outbox.sent(),
         })
     }
 

@@ -12,14 +12,16 @@ use crate::handler::series::Series;
 use crate::llm::catalogue::{Catalogue, Unpriced};
 use crate::llm::provider::Provider;
 use crate::net::downstream::Bounds;
+use crate::net::resolve::Addresses;
 use crate::net::runtime::Wish;
-use crate::net::tls::ServerSide;
+use crate::net::tls::{ClientSide, ServerSide};
 use crate::net::upstream::Origin;
 use crate::policy::auth::Keys;
 use crate::policy::limit::plan::Plan;
 use crate::policy::route::Routes;
 use crate::policy::stage::Stages;
 use crate::usage::ledger::Settings;
+use rustls_pki_types::ServerName;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -40,6 +42,8 @@ pub struct Snapshot {
     pub bounds: OnceLock<Arc<Bounds>>,
     pub relay: Relay,
     pub log: Log,
+    /// Who is told of alerts; none: stderr and the metrics alone.
+    pub webhook: Option<Webhook>,
     /// None: no ledger is kept.
     pub ledger: Option<Settings>,
     /// Where providers are reached, one for each that is called over the network; `Provider::origin` is an
@@ -191,6 +195,21 @@ impl Default for DownstreamTimeouts {
 pub struct Relay {
     /// A comment is sent into a stream that was silent for so long. Default zero: none is sent.
     pub heartbeat: Duration,
+}
+
+/// Who is told of alerts, by a POST.
+#[derive(Clone, Debug)]
+pub struct Webhook {
+    pub host: Box<str>,
+    /// Host and port, as written.
+    pub authority: Box<str>,
+    /// Path and query; may be what protects it.
+    pub target: Secret,
+    pub addresses: Addresses,
+    /// Sent as bearer.
+    pub token: Option<Secret>,
+    /// How TLS is spoken, and whom the certificate must be for; none: plain HTTP.
+    pub tls: Option<(ClientSide, ServerName<'static>)>,
 }
 
 /// Where records go.

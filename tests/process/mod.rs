@@ -5,6 +5,7 @@
 //! test runs small here; `tests/long/process` runs the same with `TOLLGATE_LONG=1` and on an optimised build.
 
 mod admin;
+mod alerts;
 mod canary;
 mod diagnosis;
 mod gateway;

@@ -47,6 +47,8 @@ pub struct File {
     pub relay: Relay,
     /// Where records go.
     pub log: Log,
+    /// Who is told when a budget reaches one of its `alerts`, beside stderr and `/metrics`.
+    pub alerts: Alerts,
     /// What is kept of every request: a durable record, and what limits have counted. Without this section limits
     /// live in memory and nothing is recorded.
     pub ledger: Option<Ledger>,
@@ -306,6 +308,19 @@ pub struct Log {
     /// The access log, one line of JSON per request: `"stdout"`, `"off"` or `{ file = "PATH" }`. A file is
     /// appended to and opened anew on SIGUSR1.
     pub access: Access,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Alerts {
+    /// A URL that gets a POST with JSON for every alert: `"https://alerts.example/hook"`, or `{ env = "..." }` or
+    /// `{ file = "..." }` where its path is a secret. A try takes 5 s at most, there are four of them; 1,000 alerts
+    /// wait.
+    pub webhook: Option<HeaderValue>,
+    /// What is presented there as `authorization: Bearer TOKEN`.
+    pub token: Option<Credential>,
+    /// TLS towards it.
+    pub tls: Option<ClientTls>,
 }
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]

@@ -5,6 +5,8 @@
 
 use super::{Page, escaped};
 use crate::base::counter::Counter;
+use crate::control::alerts::Alerts;
+use crate::control::alerts::webhook::Sent;
 use crate::control::limits::{Limited, shown};
 use crate::handler::facts::Counters;
 use crate::policy::limit;
@@ -90,8 +92,20 @@ impl Page {
         self.line(name, "", &omitted.to_string());
     }
 
+    pub(super) fn alerts(&mut self, alerts: &Alerts, sent: Sent) {
+        let name = "tollgate_limit_alerts_total";
+        self.head(name, "counter", "Times that so much of a budget was spent; percent 0: all other budgets.");
+        for (limit, percent, count) in alerts.counts() {
+            let labels = format!("limit=\"{}\",percent=\"{percent}\"", escaped(limit));
+            self.line(name, &labels, &count.to_string());
+        }
+        let sent = [("delivered", sent.delivered), ("failed", sent.failed), ("dropped", sent.dropped)];
+        let help = "Alerts to the webhook, by what became of them; dropped: too many waited.";
+        self.count_by("tollgate_alerts_sent_total", "result", help, &sent);
+    }
+
     /// A counter by the values of a label.
-    pub(super) fn count_by(&mut self, name: &str, label: &str, help: &str, values: &[(&str, u64)]) {
+    fn count_by(&mut self, name: &str, label: &str, help: &str, values: &[(&str, u64)]) {
         self.head(name, "counter", help);
         for (value, count) in values {
             self.line(name, &format!("{label}=\"{value}\""), &count.to_string());

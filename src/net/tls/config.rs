@@ -184,6 +184,11 @@ impl ClientSide {
         config.enable_secret_extraction = true;
         Ok(ClientSide { config: Arc::new(config) })
     }
+
+    /// For a TLS stack that is not this module's: that of control's webhook.
+    pub fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.config)
+    }
 }
 
 /// The name that an upstream's certificate must be for, sent to it as SNI: a DNS name, or an IP address

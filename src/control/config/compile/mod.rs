@@ -9,6 +9,7 @@ mod provider;
 mod model;
 mod key;
 mod limit;
+mod alerts;
 mod catalogue;
 mod passthrough;
 
@@ -50,6 +51,7 @@ pub fn compile(sources: &Sources, mode: Mode, surroundings: &dyn Surroundings) -
         bounds: OnceLock::new(),
         relay: serve::relay(&raw.relay),
         log: serve::log(&mut context),
+        webhook: alerts::webhook(&mut context),
         ledger: serve::ledger(&mut context),
         origins,
         providers,

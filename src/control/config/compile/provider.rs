@@ -144,7 +144,7 @@ fn credential(
 }
 
 /// Loopback, private and link-local addresses, and names without a dot: not across the internet.
-fn is_near(host: &str) -> bool {
+pub(super) fn is_near(host: &str) -> bool {
     match host.parse::<IpAddr>() {
         Ok(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
         Ok(IpAddr::V6(ip)) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
@@ -201,7 +201,7 @@ fn headers(
     headers.into_boxed_slice()
 }
 
-fn header_value(context: &mut Context<'_>, at: &At, raw: &raw::HeaderValue) -> Option<Secret> {
+pub(super) fn header_value(context: &mut Context<'_>, at: &At, raw: &raw::HeaderValue) -> Option<Secret> {
     match raw {
         raw::HeaderValue::From(credential) => context.credential(at, credential),
         raw::HeaderValue::Literal(text) => {
@@ -245,13 +245,13 @@ fn origin(context: &mut Context<'_>, at: &At, raw: &raw::Provider, base: &BaseUr
     let proxy = raw.proxy.as_ref().and_then(|text| proxy(context, &at.key("proxy"), text));
     let ca = raw.tls.as_ref().and_then(|tls| tls.ca.as_deref());
     let tls = match base.scheme {
-        Scheme::Https => client_tls(context, at, ca, &base.host),
+        Scheme::Https => client_tls(context, at, &at.key("base_url"), ca, &base.host),
         Scheme::Http => {
             if ca.is_some() {
                 let message = "base_url starts with http://, so there is no TLS; use https:// or remove tls";
                 context.error(at.key("tls").key("ca"), message);
                 // All that is wrong is told at once: the file too.
-                client_tls(context, at, ca, &base.host);
+                client_tls(context, at, &at.key("base_url"), ca, &base.host);
             }
             None
         }
@@ -279,12 +279,18 @@ fn proxy(context: &mut Context<'_>, at: &At, text: &str) -> Option<Proxy> {
 
 /// How TLS is spoken with `host`: its certificate comes from an authority in the file `ca`, or else from one
 /// that the system trusts. None: told, and such a snapshot never runs.
-fn client_tls(context: &mut Context<'_>, at: &At, ca: Option<&str>, host: &str) -> Option<Tls> {
+pub(super) fn client_tls(
+    context: &mut Context<'_>,
+    at: &At,
+    at_url: &At,
+    ca: Option<&str>,
+    host: &str,
+) -> Option<Tls> {
     let name = server_name(host);
-    let name = name.map_err(|error| context.error(at.key("base_url"), error.to_string())).ok()?;
+    let name = name.map_err(|error| context.error(at_url.clone(), error.to_string())).ok()?;
     let Some(ca) = ca else {
         let side = ClientSide::new(Roots::System, MinVersion::default(), &[]);
-        let side = side.map_err(|error| context.lacking(at.key("base_url"), error.to_string())).ok()?;
+        let side = side.map_err(|error| context.lacking(at_url.clone(), error.to_string())).ok()?;
         return Some(Tls { side, name, settings_digest: [0; 32] });
     };
     let at = at.key("tls").key("ca");

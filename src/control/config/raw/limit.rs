@@ -149,7 +149,8 @@ pub struct Budget {
     /// "MODEL" }`: it is sent to that model instead.
     #[serde(default)]
     pub at_limit: AtLimit,
-    /// Percentages of the budget at which a line is logged and a metric counts.
+    /// Percentages of the budget that are told of as soon as they are spent, once in a window: on stderr, in
+    /// `/metrics`, and to the webhook of `[alerts]`.
     #[serde(default)]
     #[schemars(length(max = 4))]
     pub alerts: Vec<Percent>,
