@@ -10,6 +10,7 @@
 use crate::base::clock;
 use crate::base::error::{Error, Kind};
 use crate::handler::ratelimit::Fields;
+use crate::handler::reply::quoted;
 use crate::handler::snapshot::Snapshot;
 use crate::handler::worker::Worker;
 use crate::llm::catalogue::Unpriced;
@@ -355,7 +356,7 @@ impl<'a> Account<'a> {
 
     fn set_price(&mut self, known: Option<Price>, planned: &PlannedCall<'_>) -> Result<(), Error> {
         (self.price, self.is_unpriced) = (known, false);
-        if known.is_some() || !planned.costs || planned.route.is_none() {
+        if known.is_some() || !planned.costs {
             return Ok(());
         }
         self.is_unpriced = true;
@@ -364,10 +365,12 @@ impl<'a> Account<'a> {
             Unpriced::Allow => {}
             Unpriced::Ceiling(price) => self.price = Some(*price),
             Unpriced::Refuse if self.limits().any(|limit| limit.metric == Metric::Money) => {
-                let detail = format!(
-                    "the model \"{}\" has no price here, and models without one may not be used under a budget",
-                    planned.model
-                );
+                let what = match planned.model {
+                    // Pass-through does not look at it.
+                    "" => "what is passed through".to_string(),
+                    model => format!("the model \"{}\"", quoted(model)),
+                };
+                let detail = format!("{what} has no price here and may not be used under a budget");
                 return Err(Error::new(Kind::ModelForbidden, detail).param("model"));
             }
             Unpriced::Refuse => {}

@@ -5,7 +5,8 @@
 //! that begins before the request has ended is relayed; the rest of the request is not read then. Once a byte
 //! of the body has gone out nothing is repeated. Paths are compared as sent. What could mean another path to
 //! the provider than to us (dot segments, an encoded slash or backslash) is refused, so that allowed prefixes
-//! hold. Metered where the path's end names a dialect and the answer has usage.
+//! hold. Metered where the path's end names a dialect and the answer has usage. Limits of tokens reserve what the
+//! body's length tells, and book what the answer says; a price it has none, since the model is not looked at.
 
 use crate::base::error::{Error, Kind};
 use crate::codec::http1::{BodyFraming, CHUNK_END, LAST_CHUNK, ResponseFraming, write_chunk_head};

@@ -7,6 +7,7 @@
 use crate::base::clock;
 use crate::codec::json;
 use crate::handler::snapshot::Snapshot;
+use crate::llm::price::PICO_PER_USD;
 use crate::policy::exchange::{Exchange, Step};
 use std::net::{IpAddr, SocketAddr};
 
@@ -50,6 +51,9 @@ pub fn write(exchange: &Exchange, snapshot: &Snapshot, peer: SocketAddr, out: &m
     line.number(name!("bytes_in"), exchange.bytes_in);
     line.number(name!("bytes_out"), exchange.bytes_out);
     usage(exchange, &mut line);
+    if let Some(cost) = exchange.cost_pico {
+        line.dollars(name!("cost_usd"), cost);
+    }
     for (name, step) in STEPS {
         if let Some(micros) = exchange.clock.at(step) {
             line.number(name, u64::from(micros));
@@ -96,6 +100,20 @@ impl Line<'_> {
     fn number(&mut self, name: &str, value: u64) {
         self.out.extend_from_slice(name.as_bytes());
         self.digits(value);
+    }
+
+    /// Pico-dollars as dollars, without a float.
+    fn dollars(&mut self, name: &str, pico: u64) {
+        self.number(name, pico / PICO_PER_USD);
+        let mut rest = pico % PICO_PER_USD;
+        if rest > 0 {
+            self.out.push(b'.');
+        }
+        while rest > 0 {
+            rest *= 10;
+            self.out.push(b'0' + (rest / PICO_PER_USD) as u8);
+            rest %= PICO_PER_USD;
+        }
     }
 
     /// A word of ours, which needs no escape.
@@ -147,12 +165,14 @@ mod tests {
     fn a_record_is_one_line_of_json_whatever_the_client_sent() {
         let mut exchange = Exchange::begin(Instant(0));
         exchange.model = Some(format!("a\"\n\u{1}{}", "é".repeat(200)).into());
+        exchange.cost_pico = Some(2_000_300_000_000);
         let mut out = Vec::new();
         write(&exchange, &Snapshot::default(), ([127, 0, 0, 1], 9).into(), &mut out);
         let line = std::str::from_utf8(&out).expect("text");
         assert_eq!(line.matches('\n').count(), 1);
         let record: serde_json::Value = serde_json::from_str(line).expect("JSON");
         assert!(record["model"].as_str().expect("a model").starts_with("a\"\n\u{1}éé"));
+        assert!(line.contains(",\"cost_usd\":2.0003,"), "{line}");
         assert_eq!(record["ended"], "whole");
         assert_eq!(record["peer"], "127.0.0.1");
     }

@@ -407,6 +407,7 @@ fn what_does_not_fit_its_budget_goes_to_the_cheaper_model_that_its_owner_names()
         assert_eq!(answer.status(), 200);
         // 39 tokens at ten cents for a thousand.
         assert_eq!(gateway.in_use("key:tester/budget_usd_month"), 39 * USD / 10_000);
+        assert_eq!(gateway.records()[0]["cost_usd"], 0.0039);
         assert_eq!(gateway.counters().limits.downgraded.value(), 1);
         let refused = ask(gateway.address, chat(r#"{"model":"dear","max_tokens":5000}"#)).await;
         assert_eq!(refused.status(), 429);
@@ -465,6 +466,34 @@ fn a_model_without_a_price_is_refused_charged_or_let_through_as_the_policy_says(
             assert_eq!(told.status(), status, "{policy:?}: {}", told.text());
             assert_eq!(gateway.in_use("key:tester/budget_usd_month"), used, "{policy:?}");
             assert_eq!(gateway.counters().limits.unpriced.value(), 1);
+            gateway.end().await;
+        });
+    }
+}
+
+#[test]
+fn what_is_passed_through_is_no_way_around_a_budget() {
+    // policy, what is left of the key's tokens, status
+    let rows = [
+        (Unpriced::Allow, budget(Metric::Money, USD), 200),
+        (Unpriced::Refuse, budget(Metric::Money, USD), 403),
+        (Unpriced::Allow, budget(Metric::Tokens, 5), 429),
+        (Unpriced::Allow, budget(Metric::Tokens, 1_000), 200),
+    ];
+    for (unpriced, limit, status) in rows {
+        calmly_on_every_driver(async move || {
+            let setup = Setup::one(OpenAi, answering(usize::from(status == 200)))
+                .passthrough("/openai/", 0)
+                .with(|setup| {
+                    setup.base.plan = plan(vec![limit.clone()]);
+                    setup.base.unpriced = unpriced;
+                });
+            let gateway = Gateway::start(&setup);
+            let told = ask(gateway.address, post("/openai/v1/chat/completions", BODY)).await;
+            assert_eq!(told.status(), status, "{unpriced:?}: {}", told.text());
+            if limit.metric == Metric::Tokens && status == 200 {
+                assert_eq!(gateway.in_use("key:tester/budget_tokens_month"), 39);
+            }
             gateway.end().await;
         });
     }
