@@ -94,6 +94,16 @@ pub struct Refused<'a> {
     pub downgrade: Option<&'a str>,
 }
 
+/// What was used, and what it costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bill {
+    pub usage: Usage,
+    /// None: nobody knows.
+    pub cost_pico: Option<u64>,
+    /// The model has no price, or a ceiling took its place.
+    pub is_unpriced: bool,
+}
+
 /// The fields of a request that concern its account. They end here.
 pub const TAGS: &str = "x-tollgate-tags";
 
@@ -311,6 +321,19 @@ impl<'a> Account<'a> {
         counters.input_reported.add(input);
     }
 
+    /// What an answer that ended so has cost, with what was metered of it. Numbers that no model could have made are
+    /// cut to what this one can make; an answer that broke off may have had tokens on their way that never came.
+    pub fn bill(&self, metered: Usage, ended: Ended) -> Bill {
+        let mut usage = metered;
+        let is_cut = matches!(ended, Ended::ClientLeft | Ended::UpstreamCut | Ended::Budget);
+        if let Some(output) = usage.output.filter(|_| usage.provenance == Provenance::Estimated) {
+            let on_their_way = if is_cut && output > 0 { UNSEEN_MIN + output / UNSEEN_PART } else { 0 };
+            usage.output = Some((output + on_their_way).min(self.output_max));
+        }
+        let price = self.price.as_ref().filter(|_| !usage.is_unknown());
+        Bill { usage, cost_pico: price.map(|price| price.cost(&usage)), is_unpriced: self.is_unpriced }
+    }
+
     /// Settles with what was used, and hands the record on. Once, on every way out.
     pub fn close(mut self: Box<Self>, exchange: &mut Exchange) {
         let desk = desk(self.worker, self.snapshot);
@@ -320,10 +343,8 @@ impl<'a> Account<'a> {
         if self.is_void {
             self.reservation.release(&desk);
         }
-        self.bound_usage(exchange);
-        let usage = exchange.usage;
-        let cost_pico = self.price.as_ref().filter(|_| !usage.is_unknown()).map(|price| price.cost(&usage));
-        exchange.cost_pico = cost_pico;
+        let Bill { usage, cost_pico, is_unpriced } = self.bill(exchange.usage, exchange.ended);
+        (exchange.usage, exchange.cost_pico) = (usage, cost_pico);
         self.reservation.settle(&desk, &usage, cost_pico.unwrap_or(0));
         let (Some(book), Some(entry)) = (&self.worker.book, self.entry.take()) else { return };
         book.finish(
@@ -331,7 +352,7 @@ impl<'a> Account<'a> {
             &Final {
                 usage,
                 cost_pico,
-                is_unpriced: self.is_unpriced,
+                is_unpriced,
                 status: exchange.status,
                 ended: exchange.ended.name(),
                 error: exchange.error.unwrap_or(""),
@@ -342,16 +363,6 @@ impl<'a> Account<'a> {
                 steps_us: Step::ALL.map(|step| exchange.clock.at(step).unwrap_or(0)),
             },
         );
-    }
-
-    /// Numbers that no model could have made are cut to what this one can make; an answer that broke off may have
-    /// had tokens on their way that never came.
-    fn bound_usage(&self, exchange: &mut Exchange) {
-        let is_cut = matches!(exchange.ended, Ended::ClientLeft | Ended::UpstreamCut | Ended::Budget);
-        let usage = &mut exchange.usage;
-        let Some(output) = usage.output.filter(|_| usage.provenance == Provenance::Estimated) else { return };
-        let on_their_way = if is_cut && output > 0 { UNSEEN_MIN + output / UNSEEN_PART } else { 0 };
-        usage.output = Some((output + on_their_way).min(self.output_max));
     }
 
     fn set_price(&mut self, known: Option<Price>, planned: &PlannedCall<'_>) -> Result<(), Error> {
@@ -449,7 +460,11 @@ fn told(desk: &Desk<'_>, refused: &reservation::Refused) -> Error {
         Window::Minute => (" a minute".to_string(), Kind::RateLimited),
         Window::Calendar(calendar) => {
             let period = calendar.period().word();
-            let of = if period == "total" { " in total".to_string() } else { format!(" a {period}") };
+            let of = match period {
+                "total" => " in total".to_string(),
+                "hour" => " an hour".to_string(),
+                period => format!(" a {period}"),
+            };
             (of, Kind::QuotaExceeded)
         }
         Window::None => (String::new(), Kind::RateLimited),

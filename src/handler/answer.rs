@@ -47,6 +47,8 @@ pub struct Expected {
     pub hide_usage: bool,
     /// The client asked for usage in the stream, or the dialect always gives it.
     pub usage_asked: bool,
+    /// Behind its end the stream tells what it has used: the client wishes it.
+    pub tells_usage: bool,
     /// Ids of responses get their origin sealed in.
     pub seals: bool,
     /// Its usage is counted.
@@ -61,6 +63,7 @@ impl Default for Expected {
             dialect: None,
             hide_usage: false,
             usage_asked: false,
+            tells_usage: false,
             seals: false,
             is_metered: true,
             output_max: None,

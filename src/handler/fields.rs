@@ -10,6 +10,7 @@
 
 use crate::codec::http1::{ConnectionOptions, is_hop_by_hop};
 use crate::handler::account::TAGS;
+use crate::handler::usage;
 
 /// Whether a field of a request goes on to the provider. `name` is in lower case.
 pub fn request_field_goes_on(name: &str, connection: &ConnectionOptions) -> bool {
@@ -19,7 +20,7 @@ pub fn request_field_goes_on(name: &str, connection: &ConnectionOptions) -> bool
             false
         }
         "forwarded" | "x-real-ip" | "via" | "accept-encoding" => false,
-        TAGS => false,
+        TAGS | usage::WISH => false,
         _ => !name.starts_with("x-forwarded-") && !is_hop_by_hop(name.as_bytes(), connection),
     }
 }
@@ -56,6 +57,8 @@ mod tests {
             ("x-goog-api-key", false, true),
             ("cookie", false, true),
             ("x-forwarded-for", false, true),
+            ("x-tollgate-tags", false, true),
+            ("x-tollgate-usage", false, true),
             ("x-mine", false, false),
             ("connection", false, false),
             ("transfer-encoding", false, false),

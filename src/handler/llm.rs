@@ -207,6 +207,7 @@ async fn ask(
     let mut watch = ClientWatch::new(downstream.conn());
     let watched = Pin::new(&mut watch);
     let attempted = attempt::until_answered(call, surface, &asked, route, made_by, watched).await?;
+    let tells_usage = asked.peek.stream && usage::is_wished(&call.head.headers);
     // What the caller sent was for attempts; an answer may take hours.
     call.exchange.body = None;
     call.head.headers = HeaderMap::new();
@@ -218,6 +219,7 @@ async fn ask(
         dialect: Some(surface.dialect()),
         hide_usage: asked.hide_usage,
         usage_asked: !asked.hide_usage,
+        tells_usage,
         seals: surface == Surface::Responses && responses::are_sealed(call.snapshot),
         is_metered: surface != Surface::CountTokens,
         output_max: asked.peek.output_max,

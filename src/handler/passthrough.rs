@@ -18,6 +18,7 @@ use crate::handler::llm::{Answering, Call, Stop, admit};
 use crate::handler::request;
 use crate::handler::snapshot::Passthrough;
 use crate::handler::source::Source;
+use crate::handler::usage;
 use crate::handler::watch::ClientWatch;
 use crate::llm::dialect::Dialect;
 use crate::llm::provider::Provider;
@@ -62,7 +63,8 @@ pub async fn serve(call: &mut Call<'_>, downstream: &mut Downstream, path: &str)
         }
     };
     let attempted = total.bound(attempting).await.map_err(|_| attempt::total_passed(provider))??;
-    let expected = answer::Expected { dialect, ..answer::Expected::default() };
+    let tells_usage = metered && usage::is_wished(&call.head.headers);
+    let expected = answer::Expected { dialect, tells_usage, ..answer::Expected::default() };
     let watch = ClientWatch::new(downstream.conn());
     let (head, upcoming) = Upcoming::new(call, attempted, expected, key, watch);
     Ok(Answering::Relay(head, upcoming))

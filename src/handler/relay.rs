@@ -15,12 +15,13 @@
 
 use crate::base::clock::{self, Instant};
 use crate::codec::sse::Framer;
-use crate::handler::account::Account;
+use crate::handler::account::{Account, Bill};
 use crate::handler::answer::Expected;
 use crate::handler::sink::{Gone, Sink};
 use crate::handler::source::{Next, Source, SourceError};
 use crate::handler::stages::{StageRunner, Staged};
 use crate::handler::tap::Tap;
+use crate::handler::usage;
 use crate::llm::dialect::{Dialect, Ending, StreamState};
 use crate::net::deadline::{self, Deadline, Expired};
 use crate::net::page::Slice;
@@ -66,6 +67,8 @@ pub struct Events {
     hide_usage: bool,
     /// The client asked for usage: an early ending gives it.
     usage_asked: bool,
+    /// Behind its end it tells what it has used.
+    tells_usage: bool,
     /// The last event ended with the last read, and with a CR whose LF may be still to come.
     cut_end: Option<CutEnd>,
     stages: Option<Box<StageRunner>>,
@@ -90,6 +93,7 @@ impl Events {
             in_pieces: false,
             hide_usage: expected.hide_usage,
             usage_asked: expected.usage_asked,
+            tells_usage: expected.tells_usage,
             cut_end: None,
             stages,
             observed: None,
@@ -367,10 +371,26 @@ impl Relay<'_, '_, '_> {
     }
 
     async fn end(&mut self, ended: Ended) -> Ended {
+        if let (Body::Events(Events { tells_usage: true, framer, .. }), Ended::Whole | Ended::Budget) =
+            (&self.body, ended)
+            // Within an event it would be part of it.
+            && framer.is_between_events()
+        {
+            self.tell_usage(ended);
+        }
         match self.sink.end().await {
             Ok(()) => ended,
             Err(Gone) => Ended::ClientLeft,
         }
+    }
+
+    fn tell_usage(&mut self, ended: Ended) {
+        let metered = self.tap.usage();
+        let unaccounted = Bill { usage: metered, cost_pico: None, is_unpriced: true };
+        let bill = self.account.as_ref().map_or(unaccounted, |account| account.bill(metered, ended));
+        let mut out = Vec::new();
+        usage::write_comment(&self.exchange.id, &bill, &mut out);
+        self.sink.copy(&out);
     }
 
     /// The upstream broke off. The client is told in the stream where events allow it, and sees its

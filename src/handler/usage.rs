@@ -1,22 +1,43 @@
 //! What a request has used, for the caller whose request it was.
 //!
 //! `/v1/usage/ID` asks the ledger's thread: JSON with who was asked, tokens by kind, where the numbers are from and
-//! what they cost. What is unknown is left out; `priced` is true where the cost is by the model's own price and false
-//! where there is none, or a ceiling took its place. Limits: what has ended within an hour, the last 100,000 of this
-//! process (`usage/ledger/recents`). Errors: one and the same for the request of another key, one that is under way,
-//! and one that is unknown or forgotten.
+//! what they cost. Where a request wishes it (`x-tollgate-usage: comment`), its stream tells the same numbers behind
+//! its end, in a comment that SDKs pass over; where no account is kept, without the cost. What is unknown is left
+//! out; `priced` is true where the cost is by the model's own price and false where there is none, or a ceiling took
+//! its place. Limits: what has ended within an hour, the last 100,000 of this process (`usage/ledger/recents`).
+//! Errors: one and the same for the request of another key, one that is under way, and one that is unknown or
+//! forgotten.
 
 use crate::base::error::{Error, Kind};
 use crate::base::id::RequestId;
-use crate::codec::json;
+use crate::codec::{json, sse};
+use crate::handler::account::Bill;
 use crate::handler::worker::Worker;
 use crate::net::runtime;
 use crate::policy::auth::Key;
-use crate::usage::Usage;
 use crate::usage::ledger::{Book, Busy, Recent};
 use crate::usage::price::usd;
+use http::HeaderMap;
 use jiff::Timestamp;
 use std::time::Duration;
+
+/// The field by which a request wishes to be told of its usage. It ends here.
+pub const WISH: &str = "x-tollgate-usage";
+
+/// Whether a stream is to tell at its end what it has used.
+pub fn is_wished(headers: &HeaderMap) -> bool {
+    headers.get(WISH).is_some_and(|wish| wish.as_bytes().eq_ignore_ascii_case(b"comment"))
+}
+
+/// Writes the comment that tells it.
+pub fn write_comment(id: &RequestId, bill: &Bill, out: &mut Vec<u8>) {
+    let mut text = b"tollgate-usage ".to_vec();
+    let mut object = Object::begin(&mut text);
+    object.word("id", id.as_str());
+    object.used(bill);
+    object.end();
+    sse::write_comment(out, &text);
+}
 
 /// What the request with this id has used, as JSON for `key`.
 pub async fn of_request(worker: &Worker, key: &Key, id: &str) -> Result<Vec<u8>, Error> {
@@ -48,7 +69,8 @@ pub async fn of_request(worker: &Worker, key: &Key, id: &str) -> Result<Vec<u8>,
     }
     object.word("ended", &recent.ended);
     object.number("attempts", u64::from(recent.attempts));
-    object.used(&recent.usage, recent.cost_pico, recent.is_unpriced);
+    let Recent { usage, cost_pico, is_unpriced, .. } = recent;
+    object.used(&Bill { usage, cost_pico, is_unpriced });
     object.end();
     Ok(out)
 }
@@ -87,7 +109,8 @@ impl<'o> Object<'o> {
     }
 
     /// The numbers of tokens, where they are from, and what they cost.
-    fn used(&mut self, usage: &Usage, cost_pico: Option<u64>, is_unpriced: bool) {
+    fn used(&mut self, bill: &Bill) {
+        let Bill { usage, cost_pico, is_unpriced } = bill;
         let numbers = [
             ("input_tokens", usage.input_total()),
             ("output_tokens", usage.output_total()),
@@ -104,7 +127,7 @@ impl<'o> Object<'o> {
             self.word("usage", usage.provenance.name());
         }
         if let Some(pico) = cost_pico {
-            self.word("cost_usd", &usd(pico));
+            self.word("cost_usd", &usd(*pico));
         }
         let is_priced = cost_pico.is_some() && !is_unpriced;
         self.raw("priced", if is_priced { b"true" } else { b"false" });

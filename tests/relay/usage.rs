@@ -1,16 +1,17 @@
-//! What callers are told of a request that has ended: `/v1/usage/ID`.
+//! What callers are told of a request that has ended: by `/v1/usage/ID`, and behind the end of a stream.
 
 use crate::relay::gateway::{
     Gateway, KEY, LAST, STREAM_HEAD, Setup, answer, ask, call, chat, chunk, get, json, post, send,
 };
 use crate::relay::http::{Message, Pace, Reader};
+use crate::relay::told::{DIALECTS, Finish, kind, path, reason_of_length, stream, told};
 use crate::sim::driver::{calmly_on_every_driver, listen};
 use crate::sim::peer::{Script, serve};
 use serde_json::json as value;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use tollgate::llm::catalogue::{Catalogue, Unpriced};
+use tollgate::llm::dialect::Dialect;
 use tollgate::llm::price::Price;
 use tollgate::llm::provider::ProviderKind::{Anthropic, OpenAi};
 use tollgate::policy::limit::plan::{
@@ -21,11 +22,31 @@ const BODY: &str = r#"{"model":"m"}"#;
 const ANSWER: &str = r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":30,"total_tokens":39,"prompt_tokens_details":{"cached_tokens":4}}}"#;
 const UNKNOWN: &str = "req_00000000000000000000000000";
 
-/// Model "m" of OpenAI at a dollar for a million tokens in and two out.
+/// Model "m" of both at a dollar for a million tokens in and two out.
 fn priced() -> Arc<Catalogue> {
     let mut catalogue = Catalogue::default();
-    catalogue.add_own("[openai]\nm = { input = 1, output = 2 }\n").expect("a catalogue");
+    catalogue
+        .add_own("[openai]\nm = { input = 1, output = 2 }\n[anthropic]\nm = { input = 1, output = 2 }\n")
+        .expect("a catalogue");
     Arc::new(catalogue)
+}
+
+/// One limit of the key that tests use.
+fn limited(metric: Metric, amount: u64, window: Window, mode: Mode) -> Plan {
+    let limit = Limit {
+        cell: NO_CELL,
+        metric,
+        level: Level::Key,
+        shadow: false,
+        alerts: Alerts::default(),
+        amount,
+        window,
+        mode,
+        at_limit: AtLimit::Refuse,
+        owner: "tester".into(),
+    };
+    let keys = vec![Chain::new(&[Run { first: 0, count: 1 }], None)];
+    Plan { limits: vec![limit], keys, ..Plan::default() }
 }
 
 /// A gateway with a ledger before one provider.
@@ -57,21 +78,7 @@ fn a_caller_is_told_what_its_request_has_used_and_nobody_else_is() {
         let gateway = kept(answering(&[json(ANSWER)]), |setup| {
             setup.base.catalogue = priced();
             // The only request that is left is the one that is asked about.
-            let limit = Limit {
-                cell: NO_CELL,
-                metric: Metric::Requests,
-                level: Level::Key,
-                shadow: false,
-                alerts: Alerts::default(),
-                amount: 1,
-                window: Window::Minute,
-                mode: Mode::Full,
-                at_limit: AtLimit::Refuse,
-                owner: "tester".into(),
-            };
-            let runs = [Run { first: 0, count: 1 }];
-            let keys = vec![Chain::new(&runs, None::<NonZeroU32>)];
-            setup.base.plan = Plan { limits: vec![limit], keys, ..Plan::default() };
+            setup.base.plan = limited(Metric::Requests, 1, Window::Minute, Mode::Full);
         });
         let id = own_id(&ask(gateway.address, chat(BODY)).await);
         let told = ask(gateway.address, usage(&id)).await;
@@ -186,4 +193,101 @@ fn without_a_ledger_that_is_said_and_one_that_cannot_answer_asks_for_patience() 
         assert_eq!(refused.json()["error"]["code"], "gateway_overloaded");
         gateway.end().await;
     });
+}
+
+/// A request for a stream with its usage, and the wish to be told of it.
+fn wishing(dialect: Dialect, wish: &str) -> String {
+    let body = r#"{"model":"m","max_tokens":400,"stream":true,"stream_options":{"include_usage":true}}"#;
+    post(path(dialect), body).replace("\r\n\r\n", &format!("\r\nx-tollgate-usage: {wish}\r\n\r\n"))
+}
+
+/// A provider of this stream that must not see the wish.
+fn streaming(sent: &str, piece: usize) -> SocketAddr {
+    let (listener, address) = listen();
+    let sent = [STREAM_HEAD, &chunk(sent), LAST].concat();
+    let without =
+        |head: &[u8]| assert!(!head.to_ascii_lowercase().windows(11).any(|name| name == b"x-tollgate-"));
+    let script = Script::new().expect_until("\r\n\r\n").check(without).expect_until("}}");
+    serve(listener, vec![script.send_pieces(sent, piece).expect_end()]);
+    address
+}
+
+#[test]
+fn a_stream_that_is_asked_to_tells_its_usage_behind_its_end_and_no_other_byte_changes() {
+    for dialect in DIALECTS {
+        for (keeps, wish) in [(true, "comment"), (false, "Comment"), (true, "header")] {
+            calmly_on_every_driver(async move || {
+                let sent = stream(dialect, &["one ", "two"], Finish::Apart);
+                let address = streaming(&sent, 333);
+                let setup = Setup::one(kind(dialect), address).with(|setup| {
+                    setup.ledger_slots = if keeps { 16 } else { 0 };
+                    setup.base.catalogue = priced();
+                });
+                let gateway = Gateway::start(&setup);
+                let answered = ask(gateway.address, wishing(dialect, wish)).await;
+                assert!(answered.whole);
+                let id = own_id(&answered);
+                let cost = if keeps { r#""cost_usd":"0.000013","priced":true"# } else { r#""priced":false"# };
+                let numbers = format!(r#""input_tokens":7,"output_tokens":3,"usage":"provider",{cost}"#);
+                let comment = format!(": tollgate-usage {{\"id\":\"{id}\",{numbers}}}\n\n");
+                let expected = sent.clone() + if wish == "header" { "" } else { &comment };
+                assert_eq!(answered.text(), expected, "{dialect:?}");
+                gateway.end().await;
+            });
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_ends_at_its_budget_tells_what_is_booked() {
+    for dialect in DIALECTS {
+        calmly_on_every_driver(async move || {
+            let words: Vec<String> = (0..200).map(|at| format!("w{at} ")).collect();
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let (listener, address) = listen();
+            let sent = [STREAM_HEAD, &chunk(&stream(dialect, &words, Finish::Apart))].concat();
+            let script = Script::new().expect_until("\r\n\r\n").expect_until("}}");
+            serve(listener, vec![script.send(sent).expect_gone()]);
+            let setup = Setup::one(kind(dialect), address).with(|setup| {
+                setup.base.plan = limited(Metric::OutputTokens, 100, Window::Minute, Mode::Step(20));
+            });
+            let gateway = Gateway::start(&setup);
+            let answered = ask(gateway.address, wishing(dialect, "comment")).await;
+            let (events, comment) = answered.text().split_once(": tollgate-usage ").expect("the comment");
+            assert_eq!(told(dialect, events).reason, reason_of_length(dialect));
+            let numbers: serde_json::Value = serde_json::from_str(comment).expect("JSON alone");
+            let booked = gateway.in_use("key:tester/output_tokens_per_minute");
+            assert_eq!(
+                (&numbers["output_tokens"], &numbers["usage"]),
+                (&booked.into(), &"estimated".into()),
+                "{dialect:?}"
+            );
+            let records = gateway.end().await;
+            assert_eq!(records[0]["ended"], "budget");
+        });
+    }
+}
+
+#[test]
+fn a_stream_that_breaks_off_or_ends_within_an_event_tells_nothing() {
+    let event = r#"data: {"choices":[{"index":0,"delta":{"content":"a"}}]}"#;
+    // what comes, how the body ends
+    let rows = [
+        (format!("{event}\n\n"), ""),
+        (format!("{event}\n\n{event}\n"), LAST),
+        (format!("{event}\n\n{event}"), LAST),
+        (format!("{event}\n\ndata"), LAST),
+    ];
+    for (sent, end) in rows {
+        calmly_on_every_driver(async move || {
+            let (listener, address) = listen();
+            let script = Script::new().expect_until("\r\n\r\n").expect_until("}}");
+            serve(listener, vec![script.send([STREAM_HEAD, &chunk(&sent), end].concat()).close()]);
+            let gateway = Gateway::start(&Setup::one(OpenAi, address));
+            let answered = ask(gateway.address, wishing(Dialect::OpenAiChat, "comment")).await;
+            assert!(answered.text().starts_with(&sent), "{}", answered.text());
+            assert!(!answered.text().contains("tollgate-usage"), "{}", answered.text());
+            gateway.end().await;
+        });
+    }
 }
