@@ -5,13 +5,17 @@
 //! counter, and a message to the webhook where there is one (`webhook`).
 //! Limits: `COUNTED_MAX` budgets and percentages have a counter of their own, the others share one. What was told
 //! is remembered by this process: its successor tells it again, so that nothing is missed in between.
+//! What is unlike a key (`control/ledger/baseline`) is told on the same ways, or in shadow only counted.
 //! Absent: budgets of client addresses; there are none.
 
 pub mod webhook;
 
+use crate::control::ledger::baseline::{Deviation, DeviationKind};
 use crate::control::limits::{Limited, Standing, shown};
 use crate::control::tell::tell;
+use crate::handler::snapshot::Baseline;
 use crate::policy::limit::plan::Limit;
+use crate::policy::limit::reservation::Time;
 use crate::usage::bank::cell::is_later;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -33,6 +37,8 @@ pub struct Alerts {
     /// By place in the bank: the window, and the highest percentage that was told of it.
     told: HashMap<u32, (u16, u8)>,
     counts: BTreeMap<(String, u8), u64>,
+    /// By `DeviationKind`.
+    deviations: [u64; DeviationKind::ALL.len()],
 }
 
 impl Alerts {
@@ -88,6 +94,31 @@ impl Alerts {
         *self.counts.entry(key).or_default() += 1;
     }
 
+    /// Counts what is unlike a key and, unless it is in shadow, tells of it and hands it to `send`.
+    pub fn deviate(&mut self, deviation: &Deviation, mode: Baseline, now: Time, mut send: impl FnMut(Value)) {
+        let Deviation { key, kind, detail } = deviation;
+        match mode {
+            Baseline::Off => {}
+            Baseline::Shadow => self.deviations[*kind as usize] += 1,
+            Baseline::Alert => {
+                self.deviations[*kind as usize] += 1;
+                tell(format_args!("tollgate: the key {key} is unlike itself: {detail}"));
+                send(json!({
+                    "alert": "baseline",
+                    "key": key,
+                    "kind": kind.name(),
+                    "detail": detail,
+                    "time": written(now),
+                }));
+            }
+        }
+    }
+
+    /// How often keys were unlike themselves, by the kind of it.
+    pub fn deviations(&self) -> [(&'static str, u64); DeviationKind::ALL.len()] {
+        DeviationKind::ALL.map(|kind| (kind.name(), self.deviations[kind as usize]))
+    }
+
     /// How often each budget was told of, by name and percentage; percentage 0: all others.
     pub fn counts(&self) -> impl Iterator<Item = (&str, u8, u64)> {
         self.counts.iter().map(|((name, percent), count)| (&**name, *percent, *count))
@@ -96,19 +127,24 @@ impl Alerts {
 
 /// What the webhook is told.
 fn message(limit: &Limit, limited: &Limited<'_>, standing: Standing, percent: u8) -> Value {
-    let time = jiff::Timestamp::from_second(limited.time.unix_s).ok();
     let mut message = limited.row(limit, standing);
     message["alert"] = json!("budget");
     message["percent"] = json!(percent);
-    message["time"] = json!(time.map(|time| time.to_string()));
+    message["time"] = json!(written(limited.time));
     message
+}
+
+fn written(time: Time) -> Option<String> {
+    jiff::Timestamp::from_second(time.unix_s).ok().map(|time| time.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::{Alerts, COUNTED_MAX};
+    use crate::control::ledger::baseline::{Deviation, DeviationKind};
     use crate::control::limits::Limited;
     use crate::control::limits::tests::{NOW, plan, use_up};
+    use crate::handler::snapshot::Baseline;
     use crate::policy::limit::reservation::Time;
     use crate::usage::bank::Bank;
     use serde_json::Value;
@@ -159,6 +195,20 @@ mod tests {
         );
         let counts: Vec<_> = alerts.counts().collect();
         assert_eq!(counts, [(&*budget.name(), 50, 2), (&*budget.name(), 80, 2), (&*budget.name(), 100, 1)]);
+    }
+
+    #[test]
+    fn what_is_unlike_a_key_is_counted_and_only_told_where_that_is_asked_for() {
+        let deviation =
+            Deviation { key: "ci".to_owned(), kind: DeviationKind::Network, detail: "elsewhere".to_owned() };
+        let mut alerts = Alerts::default();
+        let mut sent = Vec::new();
+        for mode in [Baseline::Off, Baseline::Shadow, Baseline::Alert] {
+            alerts.deviate(&deviation, mode, NOW, |message| sent.push(message));
+        }
+        assert_eq!(alerts.deviations()[DeviationKind::Network as usize], ("network", 2));
+        assert_eq!(sent.len(), 1);
+        assert_eq!((&sent[0]["key"], &sent[0]["kind"]), (&"ci".into(), &"network".into()), "{}", sent[0]);
     }
 
     #[test]

@@ -322,11 +322,15 @@ impl Control {
     fn look_at_budgets(&self) {
         let serving = self.shared.published.newest();
         let limited = Limited { plan: &serving.plan, bank: &self.shared.bank, time: Time::now() };
-        self.alerts.borrow_mut().look(&limited, serving.generation, |message| {
+        let send = |message| {
             if serving.webhook.is_some() {
                 self.outbox.send(message);
             }
-        });
+        };
+        let mut alerts = self.alerts.borrow_mut();
+        alerts.look(&limited, serving.generation, send);
+        let deviations = self.ledger.iter().flat_map(|kept| kept.ledger.deviations());
+        deviations.for_each(|deviation| alerts.deviate(&deviation, serving.baseline, limited.time, send));
     }
 
     /// Writes what is left of both.

@@ -42,6 +42,8 @@ pub struct Snapshot {
     pub bounds: OnceLock<Arc<Bounds>>,
     pub relay: Relay,
     pub log: Log,
+    /// What becomes of what is unlike a key.
+    pub baseline: Baseline,
     /// Who is told of alerts; none: stderr and the metrics alone.
     pub webhook: Option<Webhook>,
     /// None: no ledger is kept.
@@ -195,6 +197,17 @@ impl Default for DownstreamTimeouts {
 pub struct Relay {
     /// A comment is sent into a stream that was silent for so long. Default zero: none is sent.
     pub heartbeat: Duration,
+}
+
+/// What becomes of a request that is unlike its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Baseline {
+    Off,
+    /// It is counted.
+    #[default]
+    Shadow,
+    /// It is an alert.
+    Alert,
 }
 
 /// Who is told of alerts, by a POST.

@@ -49,6 +49,9 @@ pub struct File {
     pub log: Log,
     /// Who is told when a budget reaches one of its `alerts`, beside stderr and `/metrics`.
     pub alerts: Alerts,
+    /// What each key usually does, learned from the ledger: much more than usual, a new model or a new network may be a
+    /// stolen key. Without `[ledger]` nothing is learned.
+    pub baseline: Baseline,
     /// What is kept of every request: a durable record, and what limits have counted. Without this section limits
     /// live in memory and nothing is recorded.
     pub ledger: Option<Ledger>,
@@ -321,6 +324,23 @@ pub struct Alerts {
     pub token: Option<Credential>,
     /// TLS towards it.
     pub tls: Option<ClientTls>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Baseline {
+    /// What becomes of it: `"shadow"`: it is counted in `/metrics`. `"alert"`: a line on stderr and a message to the
+    /// webhook of `[alerts]`, too. `"off"`: nothing; it is learned all the same.
+    pub mode: BaselineMode,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BaselineMode {
+    Off,
+    #[default]
+    Shadow,
+    Alert,
 }
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]

@@ -7,6 +7,7 @@
 //! (`usage/ledger/book` says what happens when those run out). Roll-ups that fail are caught up on from the
 //! segments. Absent: prices and reservations; who knows them gives a `Settle`.
 
+pub mod baseline;
 pub mod query;
 pub mod rollups;
 pub mod settle;
@@ -21,6 +22,7 @@ use crate::usage::ledger::segments::{self, Appender};
 use crate::usage::ledger::slots::{Mark, Region};
 use crate::usage::ledger::{Settings, Writer};
 use crate::usage::seat::{Directory, SEATS, Seat};
+use baseline::{Baselines, Deviation};
 use rollups::{Rolled, Store};
 use std::io;
 use std::path::PathBuf;
@@ -67,6 +69,7 @@ pub struct Ledger {
     figures: Arc<Figures>,
     state: Arc<State>,
     counters: Vec<Arc<Counters>>,
+    deviations: Receiver<Deviation>,
 }
 
 /// Sums over all workers and the thread.
@@ -122,7 +125,12 @@ impl Ledger {
         let segments = recovery::segments_path(directory.path());
         let appender = Appender::new(&segments, seat.index, rolled.unwrap_or_default())?;
         let figures = Arc::<Figures>::default();
+        let (baselines, deviations, read) = Baselines::open(directory.path());
+        if let Err(error) = read {
+            tell(format_args!("tollgate: what keys usually do is learned anew: {error}"));
+        }
         let mut thread = Thread {
+            baselines,
             writer: Writer::new(region, trays, appender),
             directory: directory.path().to_owned(),
             seat: seat.index,
@@ -144,7 +152,7 @@ impl Ledger {
             thread.follow(&taken);
             let _ = end.send(());
         })?;
-        Ok((Ledger { orders, ended, figures, state, counters }, books))
+        Ok((Ledger { orders, ended, figures, state, counters, deviations }, books))
     }
 
     /// Makes durable what is final, for `time_max` at most. False: not all could be; it waits in its slots for the
@@ -159,6 +167,11 @@ impl Ledger {
             std::thread::sleep(Duration::from_millis(1));
         }
         self.ended.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok()
+    }
+
+    /// What keys have done unlike themselves, the oldest first.
+    pub fn deviations(&self) -> impl Iterator<Item = Deviation> {
+        self.deviations.try_iter()
     }
 
     /// How it stands.
@@ -194,6 +207,7 @@ struct Thread {
     figures: Arc<Figures>,
     settle: Box<dyn Settle + Send>,
     recents: Recents,
+    baselines: Baselines,
     /// None: it could not be opened.
     store: Option<Store>,
     /// Of what was written since `rolled`, and of the batch.
@@ -236,6 +250,7 @@ impl Thread {
             }
             if now >= prune {
                 self.prune();
+                tell_unsaved(self.baselines.save_if_due());
                 prune = now + PRUNE_EVERY;
             }
         }
@@ -243,11 +258,12 @@ impl Thread {
 
     /// Reads what is final.
     fn gather(&mut self) {
-        let Thread { writer, sums, recents, .. } = self;
+        let Thread { writer, sums, recents, baselines, .. } = self;
         let now = Instant::now();
         writer.gather(|record| {
             sums.add(record);
             recents.add(record, now);
+            baselines.add(record);
         });
     }
 
@@ -432,6 +448,7 @@ impl Thread {
             }
             std::thread::sleep(RETRY_MIN);
         }
+        tell_unsaved(self.baselines.save());
         // What another process's transaction holds up is rolled up by whoever starts next.
         for _ in 0..LAST_ROLLS_MAX {
             if self.roll_up() {
@@ -439,6 +456,12 @@ impl Thread {
             }
             std::thread::sleep(RETRY_MIN);
         }
+    }
+}
+
+fn tell_unsaved(saved: io::Result<()>) {
+    if let Err(error) = saved {
+        tell(format_args!("tollgate: what keys usually do cannot be written down: {error}"));
     }
 }
 

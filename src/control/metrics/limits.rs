@@ -99,6 +99,8 @@ impl Page {
             let labels = format!("limit=\"{}\",percent=\"{percent}\"", escaped(limit));
             self.line(name, &labels, &count.to_string());
         }
+        let help = "Hours in which a key was unlike itself, by the kind of it.";
+        self.count_by("tollgate_baseline_deviations_total", "kind", help, &alerts.deviations());
         let sent = [("delivered", sent.delivered), ("failed", sent.failed), ("dropped", sent.dropped)];
         let help = "Alerts to the webhook, by what became of them; dropped: too many waited.";
         self.count_by("tollgate_alerts_sent_total", "result", help, &sent);

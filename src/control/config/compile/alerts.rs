@@ -4,12 +4,21 @@ use crate::base::secret::Secret;
 use crate::control::config::compile::Context;
 use crate::control::config::compile::provider::{client_tls, header_value, is_near};
 use crate::control::config::problem::quoted;
+use crate::control::config::raw;
 use crate::control::config::sources::At;
-use crate::handler::snapshot::Webhook;
+use crate::handler::snapshot::{Baseline, Webhook};
 use crate::net::tls::ClientSide;
 use http::Uri;
 use http::uri::Scheme;
 use rustls_pki_types::ServerName;
+
+pub fn baseline(raw: &raw::Baseline) -> Baseline {
+    match raw.mode {
+        raw::BaselineMode::Off => Baseline::Off,
+        raw::BaselineMode::Shadow => Baseline::Shadow,
+        raw::BaselineMode::Alert => Baseline::Alert,
+    }
+}
 
 pub fn webhook(context: &mut Context<'_>) -> Option<Webhook> {
     let sources = context.sources;

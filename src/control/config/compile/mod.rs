@@ -51,6 +51,7 @@ pub fn compile(sources: &Sources, mode: Mode, surroundings: &dyn Surroundings) -
         bounds: OnceLock::new(),
         relay: serve::relay(&raw.relay),
         log: serve::log(&mut context),
+        baseline: alerts::baseline(&raw.baseline),
         webhook: alerts::webhook(&mut context),
         ledger: serve::ledger(&mut context),
         origins,
