@@ -85,13 +85,16 @@ impl Fields {
     }
 
     fn add(&mut self, names: [&'static str; 3], standing: &Standing, reset: std::fmt::Arguments<'_>) {
-        let values = [format_args!("{}", standing.limit), format_args!("{}", standing.left), reset];
-        for (name, value) in names.into_iter().zip(values) {
+        let [limit, remaining, resets] = names;
+        for (name, value) in [(limit, standing.limit), (remaining, standing.left)] {
             let from = self.values.len();
-            // Memory takes everything.
-            let _ = self.values.write_fmt(value);
+            self.values.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
             self.fields.push((name, from..self.values.len()));
         }
+        let from = self.values.len();
+        // Memory takes everything.
+        let _ = self.values.write_fmt(reset);
+        self.fields.push((resets, from..self.values.len()));
     }
 }
 
