@@ -46,6 +46,8 @@ pub struct Account<'a> {
     input_estimate: u64,
     /// Most tokens that the target can write.
     output_max: u64,
+    /// Most tokens that the model can write, whatever was asked for.
+    model_max: u64,
     /// Bytes of text that may come before more has to be reserved.
     text_bytes_max: u64,
     /// A call that something was reserved for has been made.
@@ -73,6 +75,8 @@ pub struct PlannedCall<'w> {
     pub bytes: u64,
     /// What the request says, for all choices together.
     pub output_max: Option<u64>,
+    /// Alternative answers that are asked for; at least 1.
+    pub choices: u64,
     /// It writes tokens.
     pub writes: bool,
     /// It costs tokens at all.
@@ -133,6 +137,7 @@ impl<'a> Account<'a> {
             model: ModelId::new(0, ""),
             input_estimate: 0,
             output_max: u64::MAX,
+            model_max: u64::MAX,
             text_bytes_max: u64::MAX,
             has_called: false,
             is_void: false,
@@ -166,13 +171,15 @@ impl<'a> Account<'a> {
             if planned.costs { worker.estimator.input_tokens(self.model, planned.bytes) } else { 0 };
         let known = snapshot.catalogue.model(planned.provider.kind, planned.model);
         self.set_price(known.price, planned).map_err(|error| Refused { error, downgrade: None })?;
-        let bound = [planned.output_max, known.output_max].into_iter().flatten().min();
+        let of_model = known.output_max.map(|each| each.saturating_mul(planned.choices));
+        let bound = [planned.output_max, of_model].into_iter().flatten().min();
         let (output_max, cap) = match planned.output_max {
             _ if !planned.writes => (0, None),
             Some(asked) => (bound.unwrap_or(asked), None),
-            None => self.unasked_output(known.output_max, planned.is_stream),
+            None => self.unasked_output(of_model, planned.is_stream),
         };
         self.output_max = if planned.writes { cap.or(bound).unwrap_or(u64::MAX) } else { 0 };
+        self.model_max = of_model.filter(|_| planned.writes).unwrap_or(u64::MAX);
         let ask = Ask {
             input_tokens: self.input_estimate,
             output_tokens: output_max,
@@ -326,6 +333,11 @@ impl<'a> Account<'a> {
     pub fn bill(&self, metered: Usage, ended: Ended) -> Bill {
         let mut usage = metered;
         let is_cut = matches!(ended, Ended::ClientLeft | Ended::UpstreamCut | Ended::Budget);
+        if usage.output_total().is_some_and(|output| output > self.model_max) {
+            (usage.output, usage.flawed) = (Some(self.model_max), true);
+            let reasoning = usage.reasoning.map(|some| some.min(self.model_max));
+            (usage.reasoning, usage.total_reported) = (reasoning, None);
+        }
         if let Some(output) = usage.output.filter(|_| usage.provenance == Provenance::Estimated) {
             let on_their_way = if is_cut && output > 0 { UNSEEN_MIN + output / UNSEEN_PART } else { 0 };
             usage.output = Some((output + on_their_way).min(self.output_max));
@@ -344,6 +356,7 @@ impl<'a> Account<'a> {
             self.reservation.release(&desk);
         }
         let Bill { usage, cost_pico, is_unpriced } = self.bill(exchange.usage, exchange.ended);
+        desk.counters.absurd.add(u64::from(usage.flawed));
         (exchange.usage, exchange.cost_pico) = (usage, cost_pico);
         self.reservation.settle(&desk, &usage, cost_pico.unwrap_or(0));
         let (Some(book), Some(entry)) = (&self.worker.book, self.entry.take()) else { return };

@@ -229,6 +229,7 @@ fn planned<'w>(
         model,
         bytes: call.exchange.bytes_in,
         output_max: asking.asked.peek.output_max,
+        choices: asking.asked.peek.choices,
         writes: costs && asking.surface != Surface::Embeddings,
         costs,
         is_stream: call.exchange.stream,

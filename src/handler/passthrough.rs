@@ -85,6 +85,7 @@ fn enter(call: &mut Call<'_>, provider: &Provider, costs: bool) -> Result<(), Er
         model: "",
         bytes,
         output_max: None,
+        choices: 1,
         writes: false,
         costs,
         is_stream,

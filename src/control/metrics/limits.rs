@@ -19,7 +19,7 @@ pub const KEYS_MAX: usize = 1_000;
 
 type Read = fn(&limit::counters::Counters) -> &Counter;
 
-const COUNTERS: [(&str, &str, Read); 6] = [
+const COUNTERS: [(&str, &str, Read); 7] = [
     ("admitted_total", "Admissions and reservations that every limit had room for.", |c| &c.admitted),
     ("passed_total", "Amounts taken without room, of limits in shadow or that only warn.", |c| &c.passed),
     ("overrun_total", "Used beyond a limit where an estimate was too low, in the limit's units.", |c| {
@@ -27,6 +27,7 @@ const COUNTERS: [(&str, &str, Read); 6] = [
     }),
     ("streams_ended_total", "Streams that were ended at their budget.", |c| &c.ended),
     ("downgraded_total", "Requests that were sent to a cheaper model.", |c| &c.downgraded),
+    ("absurd_usage_total", "Answers whose provider gave numbers that were not believed.", |c| &c.absurd),
     ("unpriced_total", "Calls of models without a price.", |c| &c.unpriced),
 ];
 

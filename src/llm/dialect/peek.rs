@@ -22,6 +22,8 @@ pub struct Peek {
     pub usage_in_stream: UsageInStream,
     /// Most tokens that the request allows for all choices together, if it says.
     pub output_max: Option<u64>,
+    /// How many alternative answers are asked for; at least 1.
+    pub choices: u64,
     /// Where a bound of the output goes in, as the request has none.
     cap: Option<Cap>,
 }
@@ -32,7 +34,6 @@ struct Cap {
     range: Range<usize>,
     /// The member's name, where it has to be written, too.
     name: Option<&'static str>,
-    choices: u64,
 }
 
 /// Whether the answer's stream will say what it used.
@@ -99,8 +100,8 @@ impl Peek {
 
     /// Bounds the output to `tokens` for all choices together, where the request does not.
     pub fn cap_output(&self, patches: &mut Patches, tokens: u64) -> Result<(), Overlap> {
-        let Some(Cap { range, name, choices }) = &self.cap else { return Ok(()) };
-        let each = (tokens / choices).max(1);
+        let Some(Cap { range, name }) = &self.cap else { return Ok(()) };
+        let each = (tokens / self.choices).max(1);
         let text = match name {
             Some(name) => format!("\"{name}\":{each},"),
             None => each.to_string(),
@@ -135,12 +136,12 @@ pub(super) fn peek(fields: &RequestFields, body: &[u8]) -> Result<Peek, Error> {
     let output_max = number(first).or(number(second)).map(|max| max.saturating_mul(choices));
     let cap = match fields.cap {
         Some(name) if output_max.is_none() => Some(match second.or(first) {
-            Some(not_a_number) => Cap { range: not_a_number.range(), name: None, choices },
-            None => Cap { range: behind_first_bracket(body), name: Some(name), choices },
+            Some(not_a_number) => Cap { range: not_a_number.range(), name: None },
+            None => Cap { range: behind_first_bracket(body), name: Some(name) },
         }),
         _ => None,
     };
-    Ok(Peek { model, model_unescaped, stream, usage_in_stream, output_max, cap })
+    Ok(Peek { model, model_unescaped, stream, usage_in_stream, output_max, choices, cap })
 }
 
 /// Where a first member can be put in. The body is an object, and not empty: it holds the model.

@@ -20,6 +20,8 @@ pub struct Counters {
     pub downgraded: Counter,
     /// Requests for a model without a price where money is limited.
     pub unpriced: Counter,
+    /// Answers whose provider gave numbers that were not believed, more than the model can write among them.
+    pub absurd: Counter,
     /// Input tokens that were estimated, and what providers then said of the same requests.
     pub input_estimated: Counter,
     pub input_reported: Counter,
