@@ -45,14 +45,16 @@ pub fn now() -> Instant {
         None => {
             let start = START.get_or_init(std::time::Instant::now);
             let now = Instant(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
-            LATELY.set(Some(now));
+            if FORGETS.get() {
+                LATELY.set(Some(now));
+            }
             now
         }
     }
 }
 
 /// Monotonic time as it was read last within this poll of a task, for deadlines and whatever else a few
-/// microseconds do not matter to: one reading serves them all.
+/// microseconds do not matter to: one reading serves them all. A thread that polls no tasks reads the clock.
 pub fn lately() -> Instant {
     match LATELY.get() {
         Some(lately) => lately,
@@ -62,6 +64,7 @@ pub fn lately() -> Instant {
 
 /// Says that time may have passed: the runtime calls it as it polls a task.
 pub fn forget_lately() {
+    FORGETS.set(true);
     LATELY.set(None);
 }
 
@@ -124,12 +127,14 @@ static BEFORE_START: OnceLock<u64> = OnceLock::new();
 thread_local! {
     /// None in virtual time.
     static LATELY: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// Somebody says when time may have passed: a reading may be kept until then.
+    static FORGETS: Cell<bool> = const { Cell::new(false) };
     static VIRTUAL: Cell<Option<VirtualTime>> = const { Cell::new(None) };
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Instant, go_real, go_virtual, now, set_virtual, unix_ms};
+    use super::{Instant, forget_lately, go_real, go_virtual, lately, now, set_virtual, unix_ms};
     use std::time::Duration;
 
     #[test]
@@ -141,6 +146,24 @@ mod tests {
         assert_eq!(unix_ms(), 3_000);
         go_real();
         assert_ne!(unix_ms(), 3_000);
+    }
+
+    /// Windows of limits seemed to end seconds later than they did: control read the clock once and for all.
+    #[test]
+    fn a_reading_is_kept_only_where_somebody_says_when_time_has_passed() {
+        std::thread::spawn(|| {
+            let first = now();
+            std::thread::sleep(Duration::from_millis(5));
+            assert!(lately() > first, "nobody would say so on this thread");
+            forget_lately();
+            let first = now();
+            std::thread::sleep(Duration::from_millis(5));
+            assert_eq!(lately(), first);
+            forget_lately();
+            assert!(lately() > first);
+        })
+        .join()
+        .expect("all hold");
     }
 
     #[test]

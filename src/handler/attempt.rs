@@ -287,8 +287,9 @@ async fn call_provider(
 ) -> Result<Attempted, Failed> {
     call.exchange.attempts += 1;
     let (head, source) = if provider.kind == ProviderKind::Mock {
-        let body = outgoing.body.as_deref().unwrap_or_default();
-        let (head, answer) = mock::answer(&call.head.method, &outgoing.target, body);
+        let mut body = Vec::new();
+        outgoing.patches.apply(outgoing.body.as_deref().unwrap_or_default(), &mut body);
+        let (head, answer) = mock::answer(&call.head.method, &outgoing.target, &body);
         (Answered::Mock(head), Source::Mock(Box::new(answer)))
     } else {
         call_upstream(call, provider, outgoing).await?

@@ -3,7 +3,7 @@
 //! OpenAI: `x-ratelimit-{limit,remaining,reset}-{requests,tokens}`, the reset as a length of time (`12s`, `1m0s`).
 //! Anthropic: `anthropic-ratelimit-{requests,tokens,input-tokens,output-tokens}-{limit,remaining,reset}`, the reset
 //! as a time. Of several limits of one kind the one with the least left is told. Limits a minute only: budgets
-//! are told where they refuse. What is left is what this worker can have at once; other workers may hold some more.
+//! are told where they refuse.
 //! Where anything of ours is told, the provider's own fields of these names are left out: they speak of an
 //! account that is not the caller's. Source: OpenAI "Rate limits in headers", Anthropic "Response headers".
 

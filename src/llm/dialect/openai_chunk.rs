@@ -298,6 +298,7 @@ pub(super) fn param(error: &Error, members: &mut Object<'_>) {
 
 fn error_type(kind: ErrorKind) -> &'static str {
     match kind.row().status {
+        _ if kind == ErrorKind::QuotaExceeded => "insufficient_quota",
         429 => "requests",
         status if status < 500 => "invalid_request_error",
         _ => "server_error",

@@ -388,11 +388,15 @@ impl Column {
         self.bank.given_out(cell)
     }
 
-    /// What is left of a limit in the window of `tag`, leases of others not counted: what can be had at once.
+    /// What is left of a limit in the window of `tag`, for all workers. Of many of them the leases are not looked up:
+    /// then it is what this worker can have at once.
     pub fn left(&self, cell: u32, tag: u16, limit: u64) -> u64 {
         let bank = self.bank.given_out(cell);
         if is_later(tag, bank.tag) {
             return limit;
+        }
+        if self.bank.workers <= LEFT_WORKERS_MAX {
+            return limit.saturating_sub(self.bank.in_use(cell).amount);
         }
         let own = &self.bank.mine[store::column_at(self.worker, self.bank.capacity, cell as usize) + LEASE];
         let own = Tally::of(own.load(Relaxed));
@@ -410,6 +414,9 @@ impl Column {
         word.store(Tally { tag: hold.tag, amount: before + amount }.word(), Release);
     }
 }
+
+/// Workers whose leases are counted for each answer that tells what is left.
+const LEFT_WORKERS_MAX: usize = 16;
 
 /// Places in a bank without files. What is not used takes no memory.
 const MEMORY_CAPACITY: usize = 1 << 22;

@@ -121,7 +121,7 @@ fn an_idle_lease_goes_back_and_one_that_is_used_stays() {
         12,
         "one lease of ten and three requests, one of them of that lease"
     );
-    assert_eq!(idle.left(cell, 1, LIMIT), LIMIT - 12);
+    assert_eq!(idle.left(cell, 1, LIMIT), LIMIT - 3);
 }
 
 #[test]
