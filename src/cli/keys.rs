@@ -81,7 +81,8 @@ pub fn list(file: &Path) -> Exit {
         Some(expires) if expires <= now => "expired",
         _ => "active",
     });
-    let written = loaded.effective["key"].as_array().into_iter().flatten();
+    let effective = loaded.effective.value();
+    let written = effective["key"].as_array().into_iter().flatten();
     let rows = written.zip(states).map(|(key, state)| row(key, state));
     let head = ["NAME", "STATE", "EXPIRES", "MODELS"].map(str::to_string);
     print::result(&columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>()))

@@ -13,6 +13,7 @@ use crate::control::admin::place::Place;
 use crate::control::admin::{self, Pages};
 use crate::control::alerts::Alerts;
 use crate::control::alerts::webhook::Outbox;
+use crate::control::config::effective::Packed;
 use crate::control::config::problem::Problem;
 use crate::control::config::{self, Loaded, Mode, Process, Surroundings};
 use crate::control::ledger::Ledger;
@@ -139,7 +140,7 @@ struct Control {
     alerts: RefCell<Alerts>,
     outbox: Outbox,
     watched: RefCell<Watched>,
-    effective: RefCell<String>,
+    effective: RefCell<Packed>,
     stale: Cell<bool>,
     generation: Cell<u64>,
     addresses: Vec<SocketAddr>,
@@ -226,7 +227,7 @@ impl Control {
             alerts: RefCell::default(),
             outbox,
             watched: RefCell::new(Watched::new(loaded.watched)),
-            effective: RefCell::new(pretty(&loaded.effective)),
+            effective: RefCell::new(loaded.effective.packed()),
             stale: Cell::new(false),
             generation: Cell::new(1),
             addresses: bound.addresses.clone(),
@@ -381,7 +382,7 @@ impl Control {
         self.generation.set(generation);
         self.stale.set(false);
         *self.watched.borrow_mut() = Watched::new(loaded.watched);
-        *self.effective.borrow_mut() = pretty(&loaded.effective);
+        *self.effective.borrow_mut() = loaded.effective.packed();
         self.prices.store(Arc::new(Prices::of(&snapshot)));
         self.shared.published.publish(snapshot);
         // Leases of a limit that has become lower may be more than it allows.
@@ -431,7 +432,7 @@ impl Pages for Control {
     }
 
     fn config(&self) -> String {
-        self.effective.borrow().clone()
+        self.effective.borrow().text()
     }
 
     fn token(&self) -> Option<Secret> {
@@ -576,10 +577,6 @@ fn not_started(error: StartError) -> RunError {
 
 fn stopped() -> RunError {
     RunError::Start("ended at once by a second signal; open requests were cut".to_owned())
-}
-
-fn pretty(effective: &serde_json::Value) -> String {
-    serde_json::to_string_pretty(effective).unwrap_or_default()
 }
 
 /// Descriptors for 10,000 streams and what else is open.

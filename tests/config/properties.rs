@@ -99,7 +99,7 @@ fn everything_said(text: &str) -> (Vec<Problem>, String) {
     match load(Path::new("c.toml"), Mode::Check, &surroundings) {
         Err(problems) => (problems, String::new()),
         Ok(loaded) => {
-            let said = format!("{:?}{}", loaded.snapshot, loaded.effective);
+            let said = format!("{:?}{}", loaded.snapshot, loaded.effective.value());
             (loaded.warnings, said)
         }
     }

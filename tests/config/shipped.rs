@@ -101,9 +101,9 @@ fn the_commented_reference_with_all_of_its_keys_written_out_passes_check() {
 #[test]
 fn the_commented_reference_states_the_defaults() {
     let path = root().join("conf/tollgate.toml");
-    let written = checked(&path).effective;
+    let written = checked(&path).effective.value();
     let bare = Maps::default().file("c.toml", "[[listener]]\naddress = \"127.0.0.1:8080\"\n");
-    let defaults = load(Path::new("c.toml"), Mode::Check, &bare).unwrap().effective;
+    let defaults = load(Path::new("c.toml"), Mode::Check, &bare).unwrap().effective.value();
     for section in ["server", "limit", "timeout", "relay", "log", "catalogue"] {
         assert_eq!(written[section], defaults[section], "[{section}]");
     }

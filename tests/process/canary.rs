@@ -267,7 +267,7 @@ fn what_is_loaded_shows_no_credential() {
         load(Path::new(&file), Mode::Run, &Process).unwrap_or_else(|problems| panic!("{problems:?}"));
     let mut outputs = Outputs::default();
     outputs.add("Debug of the snapshot", format!("{:?} {:#?}", loaded.snapshot, loaded.snapshot));
-    outputs.add("the effective config", loaded.effective.to_string());
+    outputs.add("the effective config", loaded.effective.value().to_string());
     for provider in &loaded.snapshot.providers {
         outputs.add("Debug of a provider", format!("{provider:?}"));
     }

@@ -9,6 +9,7 @@
 //! but malformed is an error in both. Limits: `FILES_MAX` files of `FILE_BYTES_MAX` bytes.
 //! Absent: watching and publishing (control's reload), opening sockets and log files.
 
+pub mod effective;
 pub mod schema;
 pub mod problem;
 mod compile;
@@ -18,6 +19,7 @@ pub mod raw;
 
 use crate::handler::snapshot::Snapshot;
 use crate::net::resolve::Addresses;
+use effective::Effective;
 use problem::{Problem, Severity};
 use sources::Sources;
 use std::io;
@@ -64,7 +66,7 @@ pub struct Loaded {
     /// credentials, certificates.
     pub watched: Vec<PathBuf>,
     /// The config with every default and without any secret, for operators.
-    pub effective: serde_json::Value,
+    pub effective: Effective,
 }
 
 /// Reads the config at `path`. Errors: every problem; warnings stand among them.
@@ -75,9 +77,9 @@ pub fn load(path: &Path, mode: Mode, surroundings: &dyn Surroundings) -> Result<
     if problems.iter().any(|problem| problem.severity == Severity::Error) {
         return Err(problems);
     }
-    let effective = schema::without_secrets(&sources.raw);
-    let watched = sources.watched.iter().cloned().chain(compiled.watched).collect();
-    Ok(Loaded { snapshot: compiled.snapshot, warnings: problems, watched, effective })
+    let Sources { raw, watched, .. } = sources;
+    let watched = watched.into_iter().chain(compiled.watched).collect();
+    Ok(Loaded { snapshot: compiled.snapshot, warnings: problems, watched, effective: Effective::new(raw) })
 }
 
 /// The main file and those that it includes, as far as they can be read.

@@ -71,27 +71,6 @@ fn shared_tables<'s>(schema: &'s Value, found: &mut BTreeMap<&'s str, &'s Value>
     below.chain(items).for_each(|below| shared_tables(below, found));
 }
 
-/// The config as JSON with what is secret, or could be, replaced by `***`: header values, and hashes, since
-/// the key behind one may be a word that can be guessed.
-pub fn without_secrets(raw: &raw::File) -> Value {
-    let mut config = serde_json::to_value(raw).unwrap_or_default();
-    let entries = |config: &mut Value, list: &str, mask: fn(&mut Value)| {
-        config[list].as_array_mut().into_iter().flatten().for_each(mask);
-    };
-    entries(&mut config, "provider", |provider| {
-        for value in provider["headers"].as_object_mut().into_iter().flat_map(|map| map.values_mut()) {
-            if value.is_string() {
-                *value = Value::from("***");
-            }
-        }
-    });
-    entries(&mut config, "key", |key| match &mut key["hash"] {
-        Value::Array(hashes) => hashes.fill(Value::from("***")),
-        hash => *hash = Value::from("***"),
-    });
-    config
-}
-
 const REFERENCE_HEAD: &str = "\
 # Configuration reference
 
