@@ -13,6 +13,7 @@ mod ledger;
 mod limits;
 mod log;
 mod many;
+mod reconcile;
 mod reload;
 mod shutdown;
 mod start;
