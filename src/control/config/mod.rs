@@ -12,6 +12,7 @@
 pub mod effective;
 pub mod schema;
 pub mod problem;
+mod chunks;
 mod compile;
 mod sources;
 mod shape;

@@ -2,11 +2,12 @@
 //!
 //! Entries of included files are appended to the lists of the main file; `came_from` remembers the place of
 //! each, so that a finding about the joined list names the file and the place that the operator wrote. Spans
-//! are looked up only when there is something to tell: the text is then parsed once more.
+//! are looked up only when there is something to tell: the text is then parsed once more. A long list of keys is
+//! parsed in pieces (`chunks`).
 //! Errors: unreadable file, no UTF-8, no TOML, wrong shape, an `include` that names nothing or too much.
 
 use crate::control::config::problem::{KeyPath, Place, Problem, Severity, Step};
-use crate::control::config::{FILES_MAX, Surroundings, raw, schema, shape};
+use crate::control::config::{FILES_MAX, Surroundings, chunks, raw, schema, shape};
 use serde::Deserialize;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -78,6 +79,7 @@ pub struct Sources {
     silent: Vec<At>,
     /// For each list (by `List`): document and place of its entries.
     came_from: [Vec<(u32, u32)>; 6],
+    size: chunks::Size,
 }
 
 #[derive(Debug)]
@@ -232,15 +234,50 @@ impl Sources {
     }
 
     /// Parses a document and checks its shape. None: it is not TOML.
-    fn parse<T: for<'de> Deserialize<'de>>(
-        &mut self,
-        document: usize,
-        schema: &serde_json::Value,
-    ) -> Option<T> {
+    fn parse<T: WithKeys>(&mut self, document: usize, schema: &serde_json::Value) -> Option<T> {
         let text = std::mem::take(&mut self.documents.get_mut(document)?.text)?;
-        let parsed = self.parse_text(&text, document, schema);
+        let pieces = chunks::split(&text, self.size);
+        let in_pieces = pieces.and_then(|pieces| self.parse_pieces(&text, document, schema, &pieces));
+        let parsed = in_pieces.or_else(|| self.parse_text(&text, document, schema));
         self.documents.get_mut(document)?.text = Some(text);
         parsed
+    }
+
+    /// As `parse_text`, of a text in pieces. None: it has to be parsed as a whole.
+    fn parse_pieces<T: WithKeys>(
+        &mut self,
+        text: &str,
+        document: usize,
+        schema: &serde_json::Value,
+        pieces: &[Range<usize>],
+    ) -> Option<T> {
+        let (first, others) = pieces.split_first()?;
+        let before = (self.findings.len(), self.silent.len());
+        let mut parse = || {
+            let (tree, errors) = DeTable::parse_recoverable(&text[first.clone()]);
+            // A key that is written otherwise: no list can go on from it.
+            if !errors.is_empty() || tree.get_ref().contains_key("key") {
+                return None;
+            }
+            let mut joined: T = self.take_tree(tree, document, schema, Shift::default()).ok()?;
+            for piece in others {
+                let (tree, errors) = DeTable::parse_recoverable(&text[piece.clone()]);
+                if !errors.is_empty() {
+                    return None;
+                }
+                let shift = Shift { bytes: piece.start, keys: joined.keys().len() };
+                let schema = schema::of_included_file();
+                let part: raw::IncludedFile = self.take_tree(tree, document, schema, shift).ok()?;
+                joined.keys().extend(part.key);
+            }
+            Some(joined)
+        };
+        let joined = parse();
+        if joined.is_none() {
+            self.findings.truncate(before.0);
+            self.silent.truncate(before.1);
+        }
+        joined
     }
 
     fn parse_text<T: for<'de> Deserialize<'de>>(
@@ -249,27 +286,38 @@ impl Sources {
         document: usize,
         schema: &serde_json::Value,
     ) -> Option<T> {
-        let (mut tree, errors) = DeTable::parse_recoverable(text);
+        let (tree, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
             for error in errors {
                 self.not_toml(document, error.message(), error.span());
             }
             return None;
         }
-        for fault in shape::check(&mut tree, schema) {
-            let at = At { document, path: fault.path };
-            self.silent.push(at.clone());
-            self.silent.extend(fault.meant.map(|path| At { document, path }));
-            let (severity, span) = (Severity::Error, Some(fault.span));
-            self.findings.push(Finding { at, severity, message: fault.message, span });
-        }
-        match T::deserialize(Deserializer::from(tree)) {
+        match self.take_tree(tree, document, schema, Shift::default()) {
             Ok(raw) => Some(raw),
             Err(error) => {
                 self.not_toml(document, error.message(), error.span());
                 None
             }
         }
+    }
+
+    /// Checks the shape of what was parsed, and takes it over.
+    fn take_tree<T: for<'de> Deserialize<'de>>(
+        &mut self,
+        mut tree: Spanned<DeTable<'_>>,
+        document: usize,
+        schema: &serde_json::Value,
+        shift: Shift,
+    ) -> Result<T, toml::de::Error> {
+        for fault in shape::check(&mut tree, schema) {
+            let at = At { document, path: shift.path(fault.path) };
+            self.silent.push(at.clone());
+            self.silent.extend(fault.meant.map(|path| At { document, path: shift.path(path) }));
+            let (severity, span) = (Severity::Error, Some(shift.span(fault.span)));
+            self.findings.push(Finding { at, severity, message: fault.message, span });
+        }
+        T::deserialize(Deserializer::from(tree))
     }
 
     fn not_toml(&mut self, document: usize, message: &str, span: Option<Range<usize>>) {
@@ -351,6 +399,46 @@ impl Sources {
     }
 }
 
+/// Where a piece of a file stands in it.
+#[derive(Clone, Copy, Default)]
+struct Shift {
+    bytes: usize,
+    /// Keys before it.
+    keys: usize,
+}
+
+impl Shift {
+    fn path(self, mut path: KeyPath) -> KeyPath {
+        if let [Step::Key(list), Step::At(index), ..] = &mut path.0[..]
+            && *list == *List::Key.name()
+        {
+            *index += self.keys;
+        }
+        path
+    }
+
+    fn span(self, span: Range<usize>) -> Range<usize> {
+        span.start + self.bytes..span.end + self.bytes
+    }
+}
+
+/// A file that may have keys.
+trait WithKeys: for<'de> Deserialize<'de> {
+    fn keys(&mut self) -> &mut Vec<raw::Key>;
+}
+
+impl WithKeys for raw::File {
+    fn keys(&mut self) -> &mut Vec<raw::Key> {
+        &mut self.key
+    }
+}
+
+impl WithKeys for raw::IncludedFile {
+    fn keys(&mut self) -> &mut Vec<raw::Key> {
+        &mut self.key
+    }
+}
+
 fn places(document: usize, count: usize) -> Vec<(u32, u32)> {
     (0..count).map(|place| (document as u32, place as u32)).collect()
 }
@@ -381,4 +469,56 @@ fn span_in(tree: &Spanned<DeTable<'_>>, path: &KeyPath) -> Range<usize> {
         here = Some(next);
     }
     span
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Document, Sources, chunks, schema};
+    use crate::control::config::effective::Effective;
+    use crate::control::config::raw;
+
+    /// What is read, told and kept silent of a text that is cut so.
+    fn read(text: &str, size: chunks::Size) -> (Option<Effective>, Vec<String>, Vec<String>) {
+        let mut sources = Sources { size, ..Sources::default() };
+        sources.documents.push(Document { path: "c.toml".into(), text: Some(text.to_string()) });
+        let read: Option<raw::File> = sources.parse(0, schema::of_file());
+        let told = sources.problems(&[]).iter().map(ToString::to_string).collect();
+        let silent = sources.silent.iter().map(|at| at.path.to_string()).collect();
+        (read.map(Effective::new), told, silent)
+    }
+
+    #[test]
+    fn pieces_read_as_the_whole_and_tell_the_same_faults_at_the_same_places() {
+        let key =
+            |name: &str, more: &str| format!("[[key]]\nname = \"{name}\"\nhash = \"sha256:00\"\n{more}\n");
+        let keys = |more: &str| -> String {
+            let many = ["a", "b", "c", "d", "e"].map(|name| key(name, ""));
+            let (one, two) = (key("f", more), key("g", ""));
+            format!("[server]\nworkers = 2\n\n{}{one}{two}", many.concat())
+        };
+        let rows = [
+            ("as it should be", keys("[key.limits]\nconcurrent = 2\n")),
+            (
+                "a comment behind a header",
+                keys("").replace("[[key]]\nname = \"b\"", "[[key]] # b\nname = \"b\""),
+            ),
+            ("an unknown key", keys("limitz = 1")),
+            ("a value of the wrong type", keys("disabled = 3\nmodels = [1]")),
+            ("a missing key", keys("").replace("name = \"d\"\n", "")),
+            ("no TOML", keys("x = = 1")),
+            ("a key twice", keys("name = \"f\"")),
+            ("a table twice", keys("[key.limits]\n[key.limits]")),
+            ("keys of two forms", format!("key = []\n{}", keys(""))),
+            ("a fault before the keys", keys("").replace("workers = 2", "workers = -2")),
+            ("something behind them", format!("{}[[team]]\nname = \"blue\"\n", keys(""))),
+            ("a header in a string", keys("models = [\"\"\"\n[[key]]\n\"\"\"]")),
+        ];
+        for (name, text) in rows {
+            let whole = read(&text, chunks::Size::default());
+            for keys in 1..4 {
+                let pieces = read(&text, chunks::Size { bytes_min: 0, keys });
+                assert_eq!(pieces, whole, "{name}, {keys} keys a piece");
+            }
+        }
+    }
 }
