@@ -168,17 +168,19 @@ impl<'a> Account<'a> {
         self.chains[3] = snapshot.plan.provider(planned.provider.index);
         self.model = ModelId::new(planned.provider.index, planned.model);
         self.input_estimate =
-            if planned.costs { worker.estimator.input_tokens(self.model, planned.bytes) } else { 0 };
+            if planned.costs { worker.estimator.input_tokens(self.model, planned.bytes).max(1) } else { 0 };
         let known = snapshot.catalogue.model(planned.provider.kind, planned.model);
         self.set_price(known.price, planned).map_err(|error| Refused { error, downgrade: None })?;
         let of_model = known.output_max.map(|each| each.saturating_mul(planned.choices));
         let bound = [planned.output_max, of_model].into_iter().flatten().min();
         let (output_max, cap) = match planned.output_max {
+            // Passed through: nobody has looked at how much it writes, only that there is room.
+            _ if planned.route.is_none() => (u64::from(planned.costs), None),
             _ if !planned.writes => (0, None),
             Some(asked) => (bound.unwrap_or(asked), None),
             None => self.unasked_output(of_model, planned.is_stream),
         };
-        self.output_max = if planned.writes { cap.or(bound).unwrap_or(u64::MAX) } else { 0 };
+        self.output_max = cap.or(bound).unwrap_or(u64::MAX);
         self.model_max = of_model.filter(|_| planned.writes).unwrap_or(u64::MAX);
         let ask = Ask {
             input_tokens: self.input_estimate,

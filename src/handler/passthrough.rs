@@ -64,7 +64,8 @@ pub async fn serve(call: &mut Call<'_>, downstream: &mut Downstream, path: &str)
     };
     let attempted = total.bound(attempting).await.map_err(|_| attempt::total_passed(provider))??;
     let tells_usage = metered && usage::is_wished(&call.head.headers);
-    let expected = answer::Expected { dialect, tells_usage, ..answer::Expected::default() };
+    let expected =
+        answer::Expected { dialect, tells_usage, is_metered: costs, ..answer::Expected::default() };
     let watch = ClientWatch::new(downstream.conn());
     let (head, upcoming) = Upcoming::new(call, attempted, expected, key, watch);
     Ok(Answering::Relay(head, upcoming))

@@ -2,7 +2,7 @@
 //! and that nothing stays taken, whichever way a request ends.
 
 use crate::relay::gateway::{
-    Gateway, LAST, STREAM_HEAD, Setup, answer, ask, call, chat, chunk, json, post, send,
+    Gateway, LAST, STREAM_HEAD, Setup, answer, ask, call, chat, chunk, get, json, post, send,
 };
 use crate::relay::http::{Pace, Reader};
 use crate::relay::told::{DIALECTS, Finish, Told, kind, path, reason_of_length, stream, told};
@@ -497,6 +497,57 @@ fn what_is_passed_through_is_no_way_around_a_budget() {
             gateway.end().await;
         });
     }
+}
+
+#[test]
+fn what_is_passed_through_with_a_body_of_unknown_length_is_booked_and_refused_as_well() {
+    let word = chunk("data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"word word word\"}}]}\n\n");
+    // what comes, output tokens that are booked
+    let rows = [
+        (json(ANSWER), 30),
+        // 14 bytes of text are 4 tokens; eight more may have been on their way.
+        ([STREAM_HEAD, &word].concat(), 12),
+    ];
+    for (sent, booked) in rows {
+        calmly_on_every_driver(async move || {
+            let (listener, address) = listen();
+            let script = Script::new().expect_until("\r\n\r\n").expect_until(LAST);
+            serve(listener, vec![script.send(&sent).close()]);
+            let setup = Setup::one(OpenAi, address)
+                .passthrough("/openai/", 0)
+                .with(|setup| setup.base.plan = plan(vec![budget(Metric::OutputTokens, booked)]));
+            let gateway = Gateway::start(&setup);
+            let head = post("/openai/v1/chat/completions", "");
+            let head = head.replace("content-length: 0", "transfer-encoding: chunked");
+            let request = [&head, &chunk(BODY), LAST].concat();
+            ask(gateway.address, &request).await;
+            while gateway.counters().requests_active.value() > 0 {
+                runtime::sleep(Duration::from_millis(5)).await;
+            }
+            assert_eq!(gateway.in_use("key:tester/budget_output_tokens_month"), booked);
+            assert_eq!(ask(gateway.address, &request).await.status(), 429);
+            let records = gateway.end().await;
+            assert_eq!(records[0]["output_tokens"], booked);
+        });
+    }
+}
+
+#[test]
+fn what_is_only_looked_up_through_a_pass_through_path_is_not_counted_as_used() {
+    calmly_on_every_driver(async move || {
+        let (listener, address) = listen();
+        let script = Script::new().expect_until("\r\n\r\n").send(json(ANSWER)).expect_end();
+        serve(listener, vec![script]);
+        let setup = Setup::one(OpenAi, address)
+            .passthrough("/openai/", 0)
+            .with(|setup| setup.base.plan = plan(vec![budget(Metric::Tokens, 100)]));
+        let gateway = Gateway::start(&setup);
+        let asked = get("GET", "/openai/v1/chat/completions");
+        assert_eq!(ask(gateway.address, asked).await.status(), 200);
+        assert_eq!(gateway.in_use("key:tester/budget_tokens_month"), 0);
+        let records = gateway.end().await;
+        assert_eq!(records[0].get("output_tokens"), None, "{}", records[0]);
+    });
 }
 
 const ABSURD: &str = r#"{"model":"gpt-4o","max_tokens":50}"#;
