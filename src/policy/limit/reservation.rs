@@ -178,20 +178,17 @@ impl Reservation {
         Ok(())
     }
 
-    /// Gives back what `reserve` and `extend` took, but for the request itself of a target that was called:
-    /// another call follows.
+    /// Gives back what `reserve` and `extend` took, but for the request itself of a target that was called, which is
+    /// booked whatever follows: another call, or a refusal by a limit.
     pub fn release_call(&mut self, desk: &Desk<'_>, was_made: bool) {
         self.held.retain(|held| {
             let Some(limit) = desk.plan.limits.get(held.limit as usize) else { return true };
-            let is_of_call = match limit.metric {
-                Metric::Requests => is_of_target(limit) && !was_made,
-                Metric::Concurrent => is_of_target(limit),
-                _ => true,
-            };
-            if is_of_call {
-                desk.column.give(held.hold, limit.amount);
+            match limit.metric {
+                Metric::Requests | Metric::Concurrent if !is_of_target(limit) => return true,
+                Metric::Requests if was_made => desk.column.settle(held.hold, held.hold.amount, limit.amount),
+                _ => desk.column.give(held.hold, limit.amount),
             }
-            !is_of_call
+            false
         });
         (self.reserved_input, self.reserved_output) = (0, 0);
     }

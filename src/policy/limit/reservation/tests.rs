@@ -185,6 +185,24 @@ fn n_requests_a_window_are_admitted_on_any_number_of_workers() {
 }
 
 #[test]
+fn a_target_that_was_called_keeps_the_request_also_where_the_next_one_is_refused() {
+    let of_provider = Limit { level: Level::Provider, ..limit(Metric::Requests, 5) };
+    let node = Node::new(1, vec![limit(Metric::Requests, 5), of_provider, limit(Metric::Tokens, 100)]);
+    let (desk, chain) = (node.desk(0), node.chain());
+    for (was_made, counted) in [(true, 1), (false, 1), (true, 2)] {
+        let mut request = Reservation::default();
+        let key = Chain::new(&[Run { first: 0, count: 1 }], None);
+        request.admit(&desk, &[key]).expect("room");
+        request.reserve(&desk, &[chain], &ask(10, 10)).expect("room");
+        request.release_call(&desk, was_made);
+        request.reserve(&desk, &[chain], &ask(90, 90)).expect_err("no room");
+        request.release(&desk);
+        assert_eq!([node.in_use(0), node.in_use(1), node.in_use(2)], [0, counted, 0]);
+        assert_eq!(node.bank.spent(node.plan.limits[1].cell).amount, counted);
+    }
+}
+
+#[test]
 fn a_refused_call_gives_everything_back_and_a_released_one_keeps_its_place() {
     let node = Node::new(1, vec![limit(Metric::Requests, 5), limit(Metric::Tokens, 100)]);
     let (desk, chain) = (node.desk(0), node.chain());
