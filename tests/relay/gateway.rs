@@ -50,14 +50,24 @@ pub struct Upstream {
     pub limits: Limits,
 }
 
+/// Whether a ledger is kept, in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Kept {
+    #[default]
+    Nothing,
+    /// Records, for the test to read in the end.
+    Records,
+    /// Also for callers: it looks each millisecond whether one asks.
+    Answers,
+}
+
 /// A config in code.
 #[derive(Clone, Default)]
 pub struct Setup {
     pub upstreams: Vec<Upstream>,
     routes: Vec<RouteSpec>,
     pub on_disconnect: OnDisconnect,
-    /// Slots of a ledger in memory; 0: none is kept.
-    pub ledger_slots: usize,
+    pub ledger: Kept,
     /// Limits, timeouts, relay and pass-through are taken from here.
     pub base: Snapshot,
 }
@@ -192,10 +202,8 @@ impl Gateway {
         let counters = Arc::new(Counters::default());
         let (writer, log) = rtrb::RingBuffer::new(LOG_RING_BYTES);
         let facts = Facts::new(0, Arc::clone(&counters), writer);
-        let (ledger, book) = match setup.ledger_slots {
-            0 => (None, None),
-            slots => Some(Ledger::new(slots, OnFailure::Open)).unzip(),
-        };
+        let kept = (setup.ledger != Kept::Nothing).then(|| Ledger::new(LEDGER_SLOTS, OnFailure::Open));
+        let (ledger, book) = kept.unzip();
         let worker = Worker::new(0, Arc::clone(&published), facts, bank.column(0), book);
         let worker = Rc::new(worker);
         let shared = Arc::new(Shared {
@@ -205,7 +213,7 @@ impl Gateway {
             bank,
         });
         let ended = Signal::default();
-        if let Some(ledger) = &ledger {
+        if let (Some(ledger), Kept::Answers) = (&ledger, setup.ledger) {
             runtime::spawn(Rc::clone(ledger).answer(ended.clone()));
         }
         runtime::spawn(worker::follow(Rc::clone(&worker), Arc::clone(&shared)));
@@ -437,6 +445,9 @@ pub const STREAM_HEAD: &str =
 pub fn chunk(data: &str) -> String {
     format!("{:x}\r\n{data}\r\n", data.len())
 }
+
+/// More than a test has requests and attempts.
+const LEDGER_SLOTS: usize = 128;
 
 /// The last chunk.
 pub const LAST: &str = "0\r\n\r\n";

@@ -18,6 +18,8 @@ pub struct Ledger {
     region: Arc<Region>,
     tray: RefCell<Tray>,
     recents: RefCell<Recents>,
+    records: RefCell<Vec<Record>>,
+    pub counters: Arc<Counters>,
     /// None: nobody listens to them any more.
     orders: RefCell<Option<Receiver<Order>>>,
 }
@@ -26,16 +28,24 @@ impl Ledger {
     /// A ledger for one worker with so many slots, and its book.
     pub fn new(slots: usize, on_failure: OnFailure) -> (Rc<Ledger>, Book) {
         let region = Arc::new(Region::anonymous(1, slots).expect("memory"));
-        let state = Arc::<State>::default();
-        let (book, tray) = Book::new(Arc::clone(&region), 0, on_failure, state, Arc::<Counters>::default());
+        let (state, counters) = (Arc::<State>::default(), Arc::<Counters>::default());
+        let (book, tray) = Book::new(Arc::clone(&region), 0, on_failure, state, Arc::clone(&counters));
         let (give, orders) = orders();
         let ledger = Ledger {
             region,
             tray: RefCell::new(tray),
             recents: RefCell::default(),
+            records: RefCell::default(),
+            counters,
             orders: RefCell::new(Some(orders)),
         };
         (Rc::new(ledger), book.with_asker(Asker::new(give)))
+    }
+
+    /// What is final so far, in the order in which it ended.
+    pub fn records(&self) -> Vec<Record> {
+        self.gather();
+        self.records.borrow().clone()
     }
 
     /// Answers what the worker asks until `over`.
@@ -60,6 +70,7 @@ impl Ledger {
             let mut record = Record::default();
             assert!(self.region.slot(0, at).is_some_and(|slot| slot.read(&mut record)), "a final record");
             self.recents.borrow_mut().add(&record, Instant::now());
+            self.records.borrow_mut().push(record);
             tray.give_back(&self.region, at);
         }
     }

@@ -1,7 +1,7 @@
 //! What callers are told of a request that has ended: by `/v1/usage/ID`, and behind the end of a stream.
 
 use crate::relay::gateway::{
-    Gateway, KEY, LAST, STREAM_HEAD, Setup, answer, ask, call, chat, chunk, get, json, post, send,
+    Gateway, KEY, Kept, LAST, STREAM_HEAD, Setup, answer, ask, call, chat, chunk, get, json, post, send,
 };
 use crate::relay::http::{Message, Pace, Reader};
 use crate::relay::told::{DIALECTS, Finish, kind, path, reason_of_length, stream, told};
@@ -51,7 +51,7 @@ fn limited(metric: Metric, amount: u64, window: Window, mode: Mode) -> Plan {
 
 /// A gateway with a ledger before one provider.
 fn kept(address: SocketAddr, edit: impl FnOnce(&mut Setup)) -> Gateway {
-    Gateway::start(&Setup::one(OpenAi, address).with(|setup| setup.ledger_slots = 16).with(edit))
+    Gateway::start(&Setup::one(OpenAi, address).with(|setup| setup.ledger = Kept::Answers).with(edit))
 }
 
 /// A provider that answers so, each time on a connection of its own.
@@ -161,7 +161,7 @@ fn a_request_that_failed_is_told_with_its_status_and_attempts() {
             .upstream("one", OpenAi, first)
             .upstream("two", OpenAi, second)
             .model("m", &[(0, ""), (1, "")])
-            .with(|setup| setup.ledger_slots = 16);
+            .with(|setup| setup.ledger = Kept::Answers);
         let gateway = Gateway::start(&setup);
         let answered = ask(gateway.address, chat(BODY)).await;
         assert_eq!(answered.status(), 503);
@@ -220,7 +220,7 @@ fn a_stream_that_is_asked_to_tells_its_usage_behind_its_end_and_no_other_byte_ch
                 let sent = stream(dialect, &["one ", "two"], Finish::Apart);
                 let address = streaming(&sent, 333);
                 let setup = Setup::one(kind(dialect), address).with(|setup| {
-                    setup.ledger_slots = if keeps { 16 } else { 0 };
+                    setup.ledger = if keeps { Kept::Records } else { Kept::Nothing };
                     setup.base.catalogue = priced();
                 });
                 let gateway = Gateway::start(&setup);

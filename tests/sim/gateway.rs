@@ -1,23 +1,25 @@
-//! Seeds of a whole worker: random clients, upstreams, links, reloads and a drain, and what must hold after
-//! each.
+//! Seeds of a whole worker: random clients, upstreams, links, limits, reloads and a drain, and what must hold
+//! after each.
 //!
 //! A request carries the number of its `Plan` in a field; from it upstream and client know alike what is
 //! true: body, framing, how the upstream misbehaves. Checked: what a client got is a prefix of the truth,
 //! heartbeats stand between events only, and all of the truth is there where the framing says whole; nothing
 //! is lost where nothing went wrong; every exchange is finished and recorded once, in the way that the client
 //! saw, with the provider's tokens, and these are counted once per target; a provider is asked as often as
-//! the plan and the record say; it sees within `CANCEL_MAX` that a client left; all of
+//! the plan and the record say; a stream that reaches its budget ends as a chat does; what limits hold and what
+//! the ledger has is as `accounts` says; a provider sees within `CANCEL_MAX` that a client left; all of
 //! `Gateway::check_ended`; no task, socket or page is left; nothing runs longer than its timeouts allow. A
 //! third of the seeds has links without faults, a third with harmless ones, a third with every kind.
 //! `TOLLGATE_SEEDS=n` runs n seeds, `TOLLGATE_SEED=n` one.
 
-use crate::relay::gateway::{Gateway, KEY, Setup};
+use crate::relay::gateway::{Gateway, KEY, Kept, Setup};
 use crate::relay::http::{End, Message, Pace, Reader};
+use crate::sim::accounts::{self, PROVIDERS, REFUSALS, TOLD};
 use crate::sim::driver::listen;
+use crate::sim::plan::{Fault, Framing, Plan};
 use serde_json::Value;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
-use std::fmt;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 use tollgate::base::clock::{self, Instant};
@@ -31,6 +33,7 @@ use tollgate::net::send::SendList;
 use tollgate::net::signal::Signal;
 use tollgate::net::stream;
 use tollgate::policy::auth::{DrainCap, OnDisconnect};
+use tollgate::policy::limit;
 
 const SEEDS: u64 = 1_000;
 const MS: Duration = Duration::from_millis(1);
@@ -75,7 +78,18 @@ fn whatever_happens_every_exchange_ends_once_and_every_byte_is_true() {
     });
     eprintln!("{seeds} seeds in {:?}: {told:?}", started.elapsed());
     if seeds >= 1000 {
-        let often = ["whole", "refused", "client_left", "upstream_cut", "reloads", "heartbeats", "counted"];
+        let often = [
+            "whole",
+            "refused",
+            "client_left",
+            "upstream_cut",
+            "reloads",
+            "heartbeats",
+            "counted",
+            "budget",
+            "limited",
+            "told",
+        ];
         for (what, least) in often.map(|what| (what, 50)).into_iter().chain([("cancels", 10)]) {
             assert!(
                 told.get(what).is_some_and(|count| *count > least),
@@ -88,13 +102,18 @@ fn whatever_happens_every_exchange_ends_once_and_every_byte_is_true() {
 /// What all peers of a seed share.
 struct Shared {
     links: Links,
+    /// The key has limits, and those of a provider may lead past it.
+    is_limited: bool,
+    may_skip: bool,
     draining: Cell<bool>,
     /// Tells upstreams to accept no more.
     over: Signal,
     peers: Cell<usize>,
     fewer: Signal,
-    /// What clients saw, by request id: the plan, the answer.
-    seen: RefCell<BTreeMap<String, (Plan, Message)>>,
+    /// What clients saw, by request id.
+    seen: RefCell<BTreeMap<String, Heard>>,
+    /// Which provider has seen which plan.
+    reached: RefCell<BTreeSet<(u64, usize)>>,
     /// How often providers were asked, by plan.
     asked: RefCell<BTreeMap<u64, u64>>,
     /// When clients left before their answer had ended, by plan.
@@ -105,7 +124,35 @@ struct Shared {
     told: RefCell<BTreeMap<String, u64>>,
 }
 
+/// What a client got.
+struct Heard {
+    plan: Plan,
+    answer: Message,
+    /// It ended at its budget.
+    is_early: bool,
+    /// What the stream told of its usage.
+    told: Option<String>,
+}
+
 impl Shared {
+    fn new(links: Links, limited: Option<&limit::plan::Plan>) -> Shared {
+        Shared {
+            links,
+            is_limited: limited.is_some(),
+            may_skip: limited.is_some_and(accounts::may_skip),
+            draining: Cell::new(false),
+            over: Signal::default(),
+            peers: Cell::new(0),
+            fewer: Signal::default(),
+            seen: RefCell::default(),
+            asked: RefCell::default(),
+            reached: RefCell::default(),
+            left: RefCell::default(),
+            cancels: Cell::new(false),
+            told: RefCell::default(),
+        }
+    }
+
     fn tell(&self, what: &str, count: u64) {
         *self.told.borrow_mut().entry(what.to_string()).or_default() += count;
     }
@@ -135,20 +182,10 @@ impl Drop for Peer {
 /// One seed. How often what was met.
 async fn run(seed: u64, links: Links) -> BTreeMap<String, u64> {
     let mut draw = fastrand::Rng::with_seed(seed);
-    let shared = Rc::new(Shared {
-        links,
-        draining: Cell::new(false),
-        over: Signal::default(),
-        peers: Cell::new(0),
-        fewer: Signal::default(),
-        seen: RefCell::default(),
-        asked: RefCell::default(),
-        left: RefCell::default(),
-        cancels: Cell::new(false),
-        told: RefCell::default(),
-    });
+    let limited = (draw.u32(..8) > 0).then(|| accounts::plan(&mut draw));
+    let shared = Rc::new(Shared::new(links, limited.as_ref()));
     let mut setup = Setup::default();
-    for name in ["first", "second"] {
+    for name in PROVIDERS {
         let (listener, address) = listen();
         setup = setup.upstream(name, OpenAi, address);
         let is_first = name == "first";
@@ -165,7 +202,13 @@ async fn run(seed: u64, links: Links) -> BTreeMap<String, u64> {
     let setup = setup
         .model("m", &[(0, "up"), (1, "up")])
         .passthrough("/p/", 0)
-        .with(|setup| settings(setup, &mut draw));
+        .with(|setup| settings(setup, &mut draw))
+        .with(|setup| {
+            let Some(plan) = limited else { return };
+            setup.ledger = Kept::Records;
+            setup.base.plan = plan;
+            (setup.base.catalogue, setup.base.unpriced) = accounts::prices(&mut draw);
+        });
     shared.cancels.set(setup.on_disconnect == OnDisconnect::Cancel);
     let gateway = Gateway::start(&setup);
     // One hold a client.
@@ -197,6 +240,11 @@ async fn run(seed: u64, links: Links) -> BTreeMap<String, u64> {
     // A connection that nobody will accept any more is on its way for so long (links: up to 50 ms).
     runtime::sleep(100 * MS).await;
     check_records(&gateway, &shared);
+    if shared.is_limited {
+        let plan = &setup.base.plan;
+        let widest = if reloads > 0 { accounts::wider(plan) } else { plan.clone() };
+        accounts::check(&gateway, &widest, &shared.reached.borrow());
+    }
     shared.tell("reloads", reloads);
     shared.told.take()
 }
@@ -240,188 +288,12 @@ async fn reload(gateway: &Gateway, setup: &Setup, draw: &mut fastrand::Rng) -> u
             next.upstreams[0].name = format!("first-{generation}");
         }
         next.upstreams[1].timeouts.idle = TIMEOUT * 2;
+        if draw.bool() {
+            next.base.plan = accounts::wider(&next.base.plan);
+        }
         gateway.publish(&next, generation + 2);
     }
     count
-}
-
-/// How the answer's end is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Framing {
-    Length,
-    Chunked,
-    UntilClose,
-}
-
-/// How an upstream misbehaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    None,
-    /// Answers with an error.
-    Status(u16),
-    /// Closes or resets without an answer.
-    Silent,
-    /// Closes after so many bytes of the body; with UntilClose by a reset.
-    Cut(usize),
-    /// Falls silent for ever after so many bytes.
-    Stall(usize),
-}
-
-/// What is asked and what is true of the answer.
-#[derive(Clone)]
-struct Plan {
-    number: u64,
-    is_stream: bool,
-    /// The client asked for usage in the stream.
-    usage_asked: bool,
-    is_passthrough: bool,
-    framing: Framing,
-    fault: Fault,
-    /// The second target misbehaves, too.
-    at_both: bool,
-    /// What an upstream sends, and what of it the client is shown.
-    sent: Vec<u8>,
-    shown: Vec<u8>,
-    /// Tokens of the answer, as the provider says.
-    output_tokens: u64,
-    /// Bytes of padding in the request.
-    padding: usize,
-}
-
-impl fmt::Debug for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Plan { number, is_stream, usage_asked, is_passthrough, framing, fault, at_both, .. } = self;
-        write!(
-            f,
-            "plan {number}: stream {is_stream}, usage asked {usage_asked}, passthrough {is_passthrough}, "
-        )?;
-        write!(f, "{framing:?}, {fault:?}, at both {at_both}, {} bytes", self.sent.len())
-    }
-}
-
-impl Plan {
-    fn of(number: u64) -> Plan {
-        let mut draw = fastrand::Rng::with_seed(number);
-        let (is_stream, usage_asked, is_passthrough) = (draw.u32(..3) > 0, draw.bool(), draw.u32(..6) == 0);
-        let hides = is_stream && !usage_asked && !is_passthrough;
-        let output_tokens = draw.u64(1..1000);
-        let (sent, shown) = match is_stream {
-            true => stream_of(&mut draw, hides, output_tokens),
-            false => whole_of(&mut draw, output_tokens),
-        };
-        let framing = *draw
-            .choice(&[Framing::Length, Framing::Chunked, Framing::Chunked, Framing::UntilClose])
-            .unwrap();
-        let at = draw.usize(..=sent.len().saturating_sub(1));
-        let fault = match draw.u32(..16) {
-            0 => Fault::Status(429),
-            1 => Fault::Status(500),
-            2 => Fault::Status(400),
-            3 => Fault::Silent,
-            4 | 5 => Fault::Cut(at),
-            6 => Fault::Stall(at),
-            _ => Fault::None,
-        };
-        let padding = if draw.u32(..5) == 0 { draw.usize(..30_000) } else { draw.usize(..300) };
-        let at_both = draw.bool();
-        Plan {
-            number,
-            is_stream,
-            usage_asked,
-            is_passthrough,
-            framing,
-            fault,
-            at_both,
-            sent,
-            shown,
-            output_tokens,
-            padding,
-        }
-    }
-
-    /// What the upstream does.
-    fn fault_at(&self, is_first: bool) -> Fault {
-        if is_first || self.at_both { self.fault } else { Fault::None }
-    }
-
-    fn body(&self) -> String {
-        let options = if self.usage_asked { ",\"stream_options\":{\"include_usage\":true}" } else { "" };
-        let stream = self.is_stream;
-        format!("{{\"model\":\"m\",\"stream\":{stream}{options},\"x\":\"{}\"}}", "p".repeat(self.padding))
-    }
-
-    /// The error that an upstream answers with.
-    fn error(&self, status: u16) -> String {
-        format!("{{\"error\":{{\"message\":\"{status} of {}\"}}}}", self.number)
-    }
-
-    /// Whether an answer of status 200 must come and be whole where links lose nothing.
-    fn succeeds(&self) -> bool {
-        match self.fault {
-            Fault::None => true,
-            Fault::Status(429 | 500) => !self.at_both && !self.is_passthrough,
-            _ => false,
-        }
-    }
-
-    /// How often providers are asked where links lose nothing; none: a silent one may be asked again, in case
-    /// that its connection was only stale.
-    fn asked(&self) -> Option<u64> {
-        match self.fault {
-            Fault::Silent => None,
-            Fault::Status(429 | 500) if !self.is_passthrough => Some(2),
-            _ => Some(1),
-        }
-    }
-
-    /// The status that must come where links lose nothing.
-    fn status(&self) -> u16 {
-        match self.fault {
-            _ if self.succeeds() => 200,
-            Fault::Status(status) => status,
-            Fault::Silent => 502,
-            _ => 200,
-        }
-    }
-}
-
-fn whole_of(draw: &mut fastrand::Rng, tokens: u64) -> (Vec<u8>, Vec<u8>) {
-    let text = "word ".repeat(draw.usize(..400));
-    let body = format!(
-        "{{\"object\":\"chat.completion\",\"choices\":[{{\"index\":0,\"message\":{{\"content\":\"{text}\"}}}}],\
-         \"usage\":{{\"prompt_tokens\":5,\"completion_tokens\":{tokens},\"total_tokens\":{}}}}}",
-        tokens + 5
-    );
-    (body.clone().into_bytes(), body.into_bytes())
-}
-
-fn stream_of(draw: &mut fastrand::Rng, hides: bool, tokens: u64) -> (Vec<u8>, Vec<u8>) {
-    let (mut sent, mut shown) = (Vec::new(), Vec::new());
-    let end = if draw.u32(..4) == 0 { "\r\n\r\n" } else { "\n\n" };
-    let events = draw.usize(..30);
-    for _ in 0..events {
-        let event = match draw.u32(..12) {
-            0 => format!(": a comment{end}"),
-            1 => format!(
-                "data: {{\"choices\":[{{\"delta\":{{\"content\":\"{}\"}}}}]}}{end}",
-                "L".repeat(draw.usize(..6_000))
-            ),
-            _ => format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{}\"}}}}]}}{end}", draw.u64(..)),
-        };
-        sent.extend_from_slice(event.as_bytes());
-        shown.extend_from_slice(event.as_bytes());
-    }
-    let usage = format!(
-        "data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":5,\"completion_tokens\":{tokens},\"total_tokens\":9}}}}{end}"
-    );
-    sent.extend_from_slice(usage.as_bytes());
-    if !hides {
-        shown.extend_from_slice(usage.as_bytes());
-    }
-    let done = format!("data: [DONE]{end}");
-    sent.extend_from_slice(done.as_bytes());
-    shown.extend_from_slice(done.as_bytes());
-    (sent, shown)
 }
 
 /// One connection of an upstream.
@@ -436,6 +308,7 @@ async fn upstream(conn: Conn, is_first: bool, shared: Rc<Shared>) {
         let plan = Plan::of(number);
         check_request(&plan, &request);
         *shared.asked.borrow_mut().entry(number).or_default() += 1;
+        shared.reached.borrow_mut().insert((number, usize::from(!is_first)));
         let mut draw = fastrand::Rng::with_seed(number ^ u64::from(is_first));
         if draw.bool() && !pause(&conn, draw.u32(..1500) * MS, &plan, &shared).await {
             return;
@@ -454,12 +327,21 @@ fn check_request(plan: &Plan, request: &Message) {
     let host = request.field("host").expect("a host");
     assert!(host.starts_with("127.0.0.1:"), "{host}");
     assert_eq!(request.field("authorization").map(|value| value.starts_with("Bearer sk-")), Some(true));
+    let of_ours = request.fields.iter().find(|(name, _)| name.starts_with("x-tollgate-"));
+    assert_eq!(of_ours, None);
     let own = plan.body();
     if plan.is_passthrough {
         assert_eq!(request.text(), own);
         return;
     }
     let own = own.replace("\"model\":\"m\"", "\"model\":\"up\"");
+    // A limit that needs a bound asks for one.
+    let own = match request.text().strip_prefix("{\"max_tokens\":").and_then(|rest| rest.split_once(',')) {
+        Some((most, _)) if plan.max_tokens.is_none() => {
+            own.replacen('{', &format!("{{\"max_tokens\":{most},"), 1)
+        }
+        _ => own,
+    };
     if plan.is_stream && !plan.usage_asked {
         let body: Value = request.json();
         assert_eq!(body["stream_options"]["include_usage"], true);
@@ -606,10 +488,10 @@ async fn client(shared: Rc<Shared>, address: std::net::SocketAddr, mut draw: fas
         if answer.end == End::Stopped {
             shared.left.borrow_mut().insert(plan.number, clock::now());
         }
-        shared.tell("heartbeats", check_answer(&plan, &answer, is_http10, shared.links));
+        let (is_early, told) = check_answer(&plan, &answer, is_http10, &shared);
         let goes_on = answer.whole && answer.end == End::Open && answer.field("connection") != Some("close");
         if let Some(id) = own_id(&answer) {
-            shared.seen.borrow_mut().insert(id, (plan, answer));
+            shared.seen.borrow_mut().insert(id, Heard { plan, answer, is_early, told });
         }
         if !goes_on {
             break;
@@ -628,9 +510,10 @@ fn request(plan: &Plan, is_http10: bool, draw: &mut fastrand::Rng) -> Vec<u8> {
     let (body, number) = (plan.body(), plan.number);
     let path = if plan.is_passthrough { "/p/v1/chat/completions" } else { "/v1/chat/completions" };
     let version = if is_http10 { "HTTP/1.0" } else { "HTTP/1.1" };
+    let wish = if plan.wishes { "x-tollgate-usage: comment\r\n" } else { "" };
     let head = format!(
         "POST {path} {version}\r\nhost: gateway\r\nauthorization: Bearer {KEY}\r\ncontent-type: \
-         application/json\r\nx-plan: {number}\r\n"
+         application/json\r\nx-plan: {number}\r\nx-tollgate-tags: {number}\r\n{wish}"
     );
     if is_http10 || draw.bool() {
         return format!("{head}content-length: {}\r\n\r\n{body}", body.len()).into_bytes();
@@ -645,40 +528,48 @@ fn request(plan: &Plan, is_http10: bool, draw: &mut fastrand::Rng) -> Vec<u8> {
     (all + "0\r\n\r\n").into_bytes()
 }
 
-/// What a client got against what is true. How many heartbeats there were.
-fn check_answer(plan: &Plan, answer: &Message, is_http10: bool, links: Links) -> u64 {
-    let status = answer.status();
+/// What a client got against what is true. Whether it ended at its budget, and what it told of its usage.
+fn check_answer(plan: &Plan, answer: &Message, is_http10: bool, shared: &Shared) -> (bool, Option<String>) {
+    let (status, links) = (answer.status(), shared.links);
     let context =
         || format!("{} of {plan:?}, http/1.0 {is_http10}: {:?} {}", answer.start, answer.end, answer.whole);
+    if is_refused(answer) {
+        let code = answer.whole.then(|| answer.json()["error"]["code"].as_str().unwrap_or("").to_string());
+        assert!(shared.is_limited && code.is_none_or(|code| REFUSALS.contains(&&*code)), "{}", context());
+        shared.tell("limited", 1);
+        return (false, None);
+    }
+    let text = String::from_utf8_lossy(&answer.body);
+    let (body, heartbeats) = if status == 200 { without_heartbeats(&text) } else { (String::new(), 0) };
+    shared.tell("heartbeats", heartbeats);
+    let is_told = plan.wishes && plan.is_stream && answer.whole;
+    let (body, told) = if is_told { accounts::without_told(&body) } else { (&*body, None) };
+    let shown = String::from_utf8_lossy(&plan.shown);
+    let is_early = status == 200 && answer.whole && *body != *shown;
     // A streamed upload cannot be repeated where its pooled connection turns out to be closed.
     // The reset that cuts an answer may overtake all of it.
     let is_stale = links != Links::Calm && (plan.is_passthrough || !plan.succeeds()) && status == 502;
-    let is_disturbed = links == Links::Random || is_http10 && !plan.succeeds() || is_stale;
+    let is_disturbed =
+        links == Links::Random || is_http10 && !plan.succeeds() || is_stale || shared.may_skip || is_early;
     if answer.end != End::Stopped && !is_disturbed {
         assert_eq!(status, plan.status(), "{} {}", context(), answer.body.escape_ascii());
         assert_eq!(answer.whole, plan.succeeds() || status != 200, "{}", context());
     }
     match status {
+        200 if answer.whole => {
+            let end = end_of(body, &shown);
+            let is_true = !is_early || shared.is_limited && accounts::is_ending(end, plan.usage_asked);
+            assert!(is_true, "whole, but not all or not the truth: {}\n{end}", context());
+            assert_eq!(told.is_some(), is_told, "{}", context());
+        }
         200 => {
-            let (body, heartbeats) = without_heartbeats(&String::from_utf8_lossy(&answer.body));
-            let shown = String::from_utf8_lossy(&plan.shown);
-            if answer.whole {
-                assert!(*body == *shown, "whole, but not all or not the truth: {}", context());
-                return heartbeats;
-            }
             // A cut may be told by an error event of ours, itself perhaps cut, behind whole events.
-            let same = body.bytes().zip(shown.bytes()).take_while(|(a, b)| a == b).count();
-            let event =
-                body.as_bytes()[..same].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-            let heard = String::from_utf8_lossy(&body.as_bytes()[event..]);
-            // Of a CRLF that ends an event the CR may be all that came; it ends the event alone.
-            let heard = heard.trim_start_matches('\r');
-            let is_told = ["data: {\"error\"", ": heartbeat\n"].iter().any(|ours| {
-                let len = heard.len().min(ours.len());
-                heard.as_bytes()[..len] == ours.as_bytes()[..len]
+            let end = end_of(body, &shown);
+            let is_of_ours = ["data: {\"error\"", ": heartbeat\n", TOLD, ENDING].iter().any(|ours| {
+                let len = end.len().min(ours.len());
+                end.as_bytes()[..len] == ours.as_bytes()[..len]
             });
-            assert!(same == body.len() || is_told, "no prefix of the truth: {}\n{heard}", context());
-            return heartbeats;
+            assert!(shown.starts_with(body) || is_of_ours, "no prefix of the truth: {}\n{end}", context());
         }
         502 | 504 | 503 | 408 => {
             assert!(!answer.whole || answer.json()["error"]["code"].is_string(), "{}", context());
@@ -689,8 +580,24 @@ fn check_answer(plan: &Plan, answer: &Message, is_http10: bool, links: Links) ->
             assert!(plan.error(status).starts_with(answer.text()), "{}", context());
         }
     }
-    0
+    (is_early, told.map(str::to_string))
 }
+
+/// Whether a limit of ours has refused it; a provider's 429 has no such field.
+fn is_refused(answer: &Message) -> bool {
+    answer.status() == 429 && answer.field("x-should-retry").is_some()
+}
+
+/// What stands behind the last event that `body` has in common with the truth.
+fn end_of<'b>(body: &'b str, shown: &str) -> &'b str {
+    let same = body.bytes().zip(shown.bytes()).take_while(|(a, b)| a == b).count();
+    let event = body.as_bytes()[..same].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    // Of a CRLF that ends an event the CR may be all that came; it ends the event alone.
+    body.get(event..).unwrap_or_default().trim_start_matches('\r')
+}
+
+/// How the end of a stream at its budget begins.
+const ENDING: &str = "data: {\"id\"";
 
 /// The body without the heartbeats that stand between events, and how many there were. One within an event
 /// stays and is then no truth.
@@ -725,21 +632,27 @@ fn check_records(gateway: &Gateway, shared: &Shared) {
             tokens[0] += record["input_tokens"].as_u64().unwrap_or(0);
             tokens[1] += record["output_tokens"].as_u64().unwrap_or(0);
         }
-        let Some((plan, answer)) = seen.remove(record["id"].as_str().expect("an id")) else { continue };
-        check_record(&record, &plan, &answer, shared);
+        let Some(heard) = seen.remove(record["id"].as_str().expect("an id")) else { continue };
+        check_record(&record, &heard, shared);
+        if let (Some(told), true) = (&heard.told, shared.is_limited) {
+            accounts::check_told(gateway, told);
+            shared.tell("told", 1);
+        }
     }
     // A head that came too slowly is answered before there is an exchange.
-    seen.retain(|_, (_, answer)| answer.status() != 408);
+    seen.retain(|_, heard| heard.answer.status() != 408);
     assert!(seen.is_empty(), "answers without a record: {:?}", seen.keys());
     assert_eq!(gateway.tokens_by_target(), tokens, "tokens of all targets and of all records");
 }
 
-fn check_record(record: &Value, plan: &Plan, answer: &Message, shared: &Shared) {
+fn check_record(record: &Value, heard: &Heard, shared: &Shared) {
+    let Heard { plan, answer, is_early, .. } = heard;
     assert_eq!(record["status"], answer.status(), "{record}");
     let asked = shared.asked.borrow().get(&plan.number).copied().unwrap_or(0);
     let attempts = record["attempts"].as_u64().expect("a number");
     if shared.links == Links::Calm && answer.end != End::Stopped {
         let is_right = match plan.asked() {
+            Some(_) if is_refused(answer) || shared.may_skip => asked == attempts,
             Some(expected) => asked == expected && attempts == expected,
             None => (attempts..=2 * attempts).contains(&asked),
         };
@@ -750,6 +663,10 @@ fn check_record(record: &Value, plan: &Plan, answer: &Message, shared: &Shared) 
         return;
     }
     let ended = record["ended"].as_str();
+    if *is_early {
+        assert_eq!(ended, Some("budget"), "{record}");
+        return;
+    }
     assert!(matches!(ended, Some("whole" | "refused")), "the client has it whole: {record}");
     if ended == Some("whole") && answer.status() == 200 {
         assert!(

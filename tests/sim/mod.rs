@@ -7,5 +7,7 @@
 pub mod driver;
 pub mod peer;
 
+mod accounts;
 mod contract;
 mod gateway;
+mod plan;
